@@ -1,0 +1,111 @@
+"""Containment: one connection's failure is counted and logged, and ends there."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+import trio
+
+from linkerd_proxy.core.stack import Service
+from linkerd_proxy.core.work import Connection
+from linkerd_proxy.errors import ProxyError
+from linkerd_proxy.metrics.registry import current_registry
+
+__all__ = ["FailureLog", "contained", "unwrapped"]
+
+logger = logging.getLogger("linkerd_proxy")
+
+
+def unwrapped(error: Exception) -> Exception:
+    """Return the one exception that tells most: the first proxy error inside, or the first of all.
+
+    Nurseries wrap what their tasks raise in groups; none of them crosses a service call (design rule 7), so whoever
+    opens a nursery inside a service calls this where the nursery ends.
+    """
+    if not isinstance(error, ExceptionGroup):
+        return error
+    leaves = [unwrapped(inner) for inner in error.exceptions]
+    return next((leaf for leaf in leaves if isinstance(leaf, ProxyError)), leaves[0])
+
+
+async def contained(service: Service[Connection], connection: Connection) -> None:
+    """Serve one connection, close its stream, and let nothing but cancellation and process exit through."""
+    try:
+        await service(connection)
+    except Exception as error:  # design rule 8: the accept loop and every other connection go on
+        record_failure(unwrapped(error), connection)
+        await trio.aclose_forcefully(connection.stream)
+    else:
+        # A peer that never reads must not hold the task: what is still to send was sent before the service returned.
+        with trio.move_on_after(_CLOSE_TIMEOUT):
+            await connection.stream.aclose()
+    finally:
+        await _discard(connection.stream)
+
+
+_CLOSE_TIMEOUT = 5.0  # own figure: a TLS close_notify is the only thing that a close may have to wait for
+
+
+async def _discard(stream: trio.abc.AsyncResource) -> None:
+    """Close a stream that may be closed already, in a task that may be cancelled."""
+    with trio.CancelScope(shield=True, deadline=-float("inf")):
+        await trio.aclose_forcefully(stream)
+
+
+def record_failure(error: Exception, connection: Connection) -> None:
+    """Count a connection's failure under its code, and log it on one line unless there are too many."""
+    code = error.code if isinstance(error, ProxyError) else _code_of(error)
+    registry = current_registry()
+    registry.counter("proxy_errors_total", "Failures by code, see linkerd-proxy explain", error=code).value += 1
+    FailureLog.of_this_run().write(error, code, connection)
+
+
+def _code_of(error: Exception) -> str:
+    return "IO" if isinstance(error, (OSError, trio.BrokenResourceError)) else "BUG"
+
+
+class FailureLog:
+    """Writes one line a failed connection, at most ``rate`` a second with bursts of ``burst``.
+
+    A flood of bad peers must not become a flood of log lines. Text that a peer chose is escaped.
+    """
+
+    __slots__ = ("burst", "rate", "suppressed", "tokens", "updated")
+
+    _run: trio.lowlevel.RunVar[FailureLog] = trio.lowlevel.RunVar("linkerd_proxy.failure_log")
+
+    def __init__(self, rate: float = 10.0, burst: float = 50.0) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.tokens = burst
+        self.updated = trio.current_time()
+        self.suppressed = 0
+
+    @classmethod
+    def of_this_run(cls) -> FailureLog:
+        """Return the log that all connections of this Trio run share."""
+        try:
+            return cls._run.get()
+        except LookupError:
+            log = cls()
+            cls._run.set(log)
+            return log
+
+    def write(self, error: Exception, code: str, connection: Connection) -> None:
+        """Log one failure, or count it as suppressed."""
+        now = trio.current_time()
+        self.tokens = min(self.burst, self.tokens + (now - self.updated) * self.rate)
+        self.updated = now
+        if self.tokens < 1:
+            self.suppressed += 1
+            return
+        self.tokens -= 1
+        notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+        more = f" ({self.suppressed} more not logged)" if self.suppressed else ""
+        self.suppressed = 0
+        text = f"{str(error) or type(error).__name__}{notes}".encode("unicode_escape").decode("ascii")
+        logger.warning("%s %s from %s to %s%s", code, text, connection.peer, connection.local, more)
+        if code == "BUG":
+            trace = "".join(traceback.format_exception(error))
+            logger.debug("%s", trace)

@@ -1,0 +1,203 @@
+"""Services, layers and stacks: the one shape that everything in a proxy has.
+
+A *service* serves one piece of work. A *layer* makes a service of another one. A *stack* is a value that can be
+opened, as often as one likes, into a live service. ``layer | layer | stack`` composes them in the order in which
+data flows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, cast, overload
+
+from typing_extensions import TypeVar
+
+__all__ = ["A", "B", "C", "Layer", "Service", "Stack", "opened"]
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+
+Service: TypeAlias = Callable[[A], Awaitable[None]]
+"""Serves one piece of work: returns when it is done, raises if it failed, is cancelled if nobody wants it."""
+
+
+class Layer(Generic[A, B]):
+    """Makes a service of ``A`` out of a service of ``B``.
+
+    Define :meth:`serve`, or override :meth:`open` to hold state or background tasks. A layer is a frozen, slotted
+    dataclass: its configuration is its value and its ``repr``. Live state belongs to one opening, never to ``self``.
+    """
+
+    __slots__ = ()
+
+    async def serve(self, work: A, inner: Service[B]) -> None:
+        """Serve one piece of work, with ``inner`` to hand the rest on to."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither serve() nor open()")
+
+    @asynccontextmanager
+    async def open(self, inner: Service[B]) -> AsyncIterator[Service[A]]:
+        """Yield the live service, once. Tasks start before that and are cancelled after it."""
+
+        async def service(work: A) -> None:
+            await self.serve(work, inner)
+
+        yield service
+
+    @overload
+    def __or__(self, inner: Layer[B, C]) -> Layer[A, C]: ...
+    @overload
+    def __or__(self, inner: Stack[B]) -> Stack[A]: ...
+    def __or__(self, inner: Layer[B, C] | Stack[B]) -> Layer[A, C] | Stack[A]:
+        if isinstance(inner, Stack):
+            return _Pipe(_layers(self), inner)
+        if isinstance(inner, Layer):
+            return _Chain((*_layers(self), *_layers(inner)))
+        return NotImplemented
+
+    def __str__(self) -> str:
+        return "\n".join(_draw(_layers(self)))
+
+
+class Stack(Generic[A]):
+    """Something that can be opened into a live service of ``A``.
+
+    A leaf overrides :meth:`open`. One with branches opens them there with :func:`opened`, and names them in
+    :meth:`branches`, so that ``print(stack)`` shows the tree.
+    """
+
+    __slots__ = ()
+
+    def open(self) -> AbstractAsyncContextManager[Service[A]]:
+        """Return a context manager that yields the live service. Use :func:`opened`, which also shares."""
+        raise NotImplementedError(f"{type(self).__name__} does not define open()")
+
+    def branches(self) -> Sequence[tuple[str, Stack[Any]]]:
+        """Return the stacks inside this one, each with the name under which it is drawn."""
+        return ()
+
+    def title(self) -> str:
+        """Return this stack's own line in the drawing, without its branches."""
+        return repr(self)
+
+    def __str__(self) -> str:
+        return "\n".join(_draw((self,)))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Chain(Layer[A, B]):
+    """Several layers as one."""
+
+    layers: tuple[Layer[Any, Any], ...]
+
+    @asynccontextmanager
+    async def open(self, inner: Service[B]) -> AsyncIterator[Service[A]]:
+        async with AsyncExitStack() as exits:
+            yield await _enter(exits, self.layers, inner)
+
+    def __repr__(self) -> str:
+        return " | ".join(map(repr, self.layers))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Pipe(Stack[A]):
+    """Layers before a stack."""
+
+    layers: tuple[Layer[Any, Any], ...]
+    end: Stack[Any]
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Service[A]]:
+        async with AsyncExitStack() as exits:
+            inner = await exits.enter_async_context(opened(self.end))
+            yield await _enter(exits, self.layers, inner)
+
+    def __repr__(self) -> str:
+        return " | ".join(map(repr, (*self.layers, self.end)))
+
+
+async def _enter(exits: AsyncExitStack, layers: Sequence[Layer[Any, Any]], inner: Service[Any]) -> Service[Any]:
+    """Open the layers from the innermost out: what is opened last is closed first, which is the order of a drain."""
+    for layer in reversed(layers):
+        inner = await exits.enter_async_context(layer.open(inner))
+    return inner
+
+
+def _layers(layer: Layer[Any, Any]) -> tuple[Layer[Any, Any], ...]:
+    return layer.layers if isinstance(layer, _Chain) else (layer,)
+
+
+# --- opening, with sharing ---------------------------------------------------------------------
+
+
+class _Opening:
+    """The stacks opened so far by one outermost :func:`opened`, by identity."""
+
+    __slots__ = ("live", "sealed")
+
+    def __init__(self) -> None:
+        self.live: dict[int, tuple[Stack[Any], Service[Any]]] = {}
+        self.sealed = False
+
+    def seal(self) -> None:
+        self.sealed = True
+        self.live.clear()
+
+
+_opening: ContextVar[_Opening | None] = ContextVar("linkerd_proxy.opening", default=None)
+
+
+@asynccontextmanager
+async def opened(stack: Stack[A]) -> AsyncIterator[Service[A]]:
+    """Open a stack, and close it at the end of the block.
+
+    A stack that is *named* in two branches of the tree is opened once and shared by both; one that is *built* twice is
+    two. Sharing reaches as far as one outermost ``opened``: what a layer opens later, while it serves (an endpoint of a
+    balancer), stands alone.
+    """
+    outer = _opening.get()
+    if outer is not None and not outer.sealed:
+        shared = outer.live.get(id(stack))
+        if shared is not None:
+            # Its first opener closes it: openings nest, so that one closes after everybody who shares it.
+            yield cast("Service[A]", shared[1])
+            return
+        async with stack.open() as service:
+            outer.live[id(stack)] = (stack, service)
+            try:
+                yield service
+            finally:
+                outer.live.pop(id(stack), None)
+        return
+    opening = _Opening()
+    _opening.set(opening)
+    try:
+        async with stack.open() as service:
+            opening.seal()
+            yield service
+    finally:
+        opening.seal()
+
+
+# --- drawing -----------------------------------------------------------------------------------
+
+
+def _draw(nodes: Sequence[Layer[Any, Any] | Stack[Any]]) -> list[str]:
+    lines: list[str] = []
+    for node in nodes:
+        if isinstance(node, _Pipe):
+            lines += _draw((*node.layers, node.end))
+        elif isinstance(node, Stack):
+            lines.append(node.title())
+            branches = node.branches()
+            for index, (name, branch) in enumerate(branches):
+                last = index == len(branches) - 1
+                head, *rest = _draw((branch,))
+                lines.append(f"{'└' if last else '├'}─ {name}: {head}")
+                lines += [f"{' ' if last else '│'}    {line}" for line in rest]
+        else:
+            lines.append(repr(node))
+    return lines

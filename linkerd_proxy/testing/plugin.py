@@ -1,0 +1,1 @@
+"""Fixtures for tests of proxies; pytest loads this by its entry point."""
