@@ -1,0 +1,168 @@
+"""Tables that are made from the code, so that they can't say anything else than the code does."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import click
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+import linkerd_proxy
+from linkerd_proxy.errors import CODES
+
+PACKAGE = Path(linkerd_proxy.__file__).parent
+
+
+def list_table(head: Sequence[str], widths: Sequence[int], rows: Iterable[Sequence[str]]) -> str:
+    """Return a reStructuredText list table."""
+    lines = [".. list-table::", "   :header-rows: 1", f"   :widths: {' '.join(map(str, widths))}", ""]
+    for row in (head, *rows):
+        for index, cell in enumerate(row):
+            lines.append(f"   {'*' if index == 0 else ' '} - {' '.join(cell.split())}")
+    return "\n".join(lines) + "\n"
+
+
+def first_paragraph(text: str | None) -> str:
+    """Return a docstring's first paragraph."""
+    return inspect.cleandoc(text or "").partition("\n\n")[0]
+
+
+def failure_codes() -> str:
+    """Return the table of all failure codes."""
+    rows = (
+        (
+            f"``{code}``",
+            f":exc:`~linkerd_proxy.errors.{error.__name__}`",
+            str(error.status) if code != "DPR" else "405, 417, 431 ...",
+            error.grpc_status.name,
+            first_paragraph(error.__doc__),
+            error.remedy,
+        )
+        for code, error in sorted(CODES.items())
+    )
+    return list_table(("Code", "Error", "HTTP", "gRPC", "What happened", "What to do"), (6, 16, 8, 14, 30, 26), rows)
+
+
+def field_docs(cls: type[object]) -> dict[str, str]:
+    """Return the docstrings below a class's fields."""
+    (tree,) = ast.parse(inspect.cleandoc(inspect.getsource(cls))).body
+    assert isinstance(tree, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for field, text in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            docs[ast.unparse(field.target)] = str(text.value.value)
+    return docs
+
+
+def dataclass_fields(path: str) -> str:
+    """Return the table of a dataclass's fields with their defaults."""
+    module, _, name = path.rpartition(".")
+    cls: type[object] = getattr(importlib.import_module(module), name)
+    docs = field_docs(cls)
+    assert dataclasses.is_dataclass(cls)
+    rows = ((f"``{f.name}``", f"``{f.default!r}``", docs[f.name]) for f in dataclasses.fields(cls))
+    return list_table(("Field", "Default", "What it limits, and where the figure is from"), (26, 14, 60), rows)
+
+
+def metric_calls(source: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield name, kind, labels and help of every metric that a module makes."""
+    for node in ast.walk(ast.parse(source)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)) or len(node.args) != 2:
+            continue
+        name, text = node.args
+        if node.func.attr in {"counter", "gauge", "histogram"} and isinstance(name, ast.Constant):
+            labels = ", ".join(f"``{keyword.arg}``" for keyword in node.keywords if keyword.arg)
+            yield name.value, node.func.attr, labels, ast.literal_eval(text)
+
+
+def metrics() -> str:
+    """Return the table of all metrics."""
+    found: dict[str, tuple[str, str, str, str]] = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for name, kind, labels, text in metric_calls(file.read_text()):
+            if name not in found or labels > found[name][2]:
+                found[name] = (f"``{name}``", kind, labels, text)
+    return list_table(("Name", "Kind", "Labels", "What it counts"), (34, 12, 20, 34), (found[n] for n in sorted(found)))
+
+
+def option_rows(command: click.Command) -> Iterator[tuple[str, str, str]]:
+    """Yield the names, environment variable and help of a command's options."""
+    context = click.Context(command, info_name=command.name)
+    for parameter in command.params:
+        record = parameter.get_help_record(context)
+        if record is None:  # an argument, or hidden
+            continue
+        variables = [parameter.envvar] if isinstance(parameter.envvar, str) else list(parameter.envvar or ())
+        yield f"``{record[0]}``", ", ".join(f"``{name}``" for name in variables), escaped(record[1])
+
+
+def escaped(text: str) -> str:
+    """Return plain text that reStructuredText leaves as it is."""
+    return text.replace("\\", r"\\").replace("*", r"\*").replace("`", r"\`").replace("|", r"\|")
+
+
+def command_options(path: str) -> str:
+    """Return the table of a command's options; ``path`` is ``module:group`` and the command's names."""
+    where, *names = path.split()
+    module, _, attribute = where.partition(":")
+    command: click.Command = getattr(importlib.import_module(module), attribute)
+    for name in names:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    text = escaped(inspect.cleandoc(command.help or "")).replace("\b", "")
+    table = list_table(("Option", "Environment", "What it does"), (28, 30, 42), option_rows(command))
+    return f"{text}\n\n{table}"
+
+
+class FailureCodes(SphinxDirective):
+    """``.. failure-codes::``."""
+
+    def run(self) -> list[nodes.Node]:
+        """Insert the table."""
+        return self.parse_text_to_nodes(failure_codes())
+
+
+class Metrics(SphinxDirective):
+    """``.. metrics::``."""
+
+    def run(self) -> list[nodes.Node]:
+        """Insert the table."""
+        return self.parse_text_to_nodes(metrics())
+
+
+class Fields(SphinxDirective):
+    """``.. dataclass-fields:: module.Class``."""
+
+    required_arguments: ClassVar[int] = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Insert the table."""
+        return self.parse_text_to_nodes(dataclass_fields(self.arguments[0]))
+
+
+class Options(SphinxDirective):
+    """``.. command-options:: module:group command``."""
+
+    required_arguments: ClassVar[int] = 1
+    final_argument_whitespace: ClassVar[bool] = True
+
+    def run(self) -> list[nodes.Node]:
+        """Insert the help and the table."""
+        return self.parse_text_to_nodes(command_options(self.arguments[0]))
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directives."""
+    app.add_directive("failure-codes", FailureCodes)
+    app.add_directive("metrics", Metrics)
+    app.add_directive("dataclass-fields", Fields)
+    app.add_directive("command-options", Options)
+    return {"parallel_read_safe": True}

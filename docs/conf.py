@@ -1,0 +1,44 @@
+"""How the documentation is built: ``sphinx-build -n -W docs docs/_build``."""
+
+import os
+import sys
+from pathlib import Path
+
+from linkerd_proxy import __version__
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "linkerd-proxy"
+author = "the linkerd-proxy authors"
+copyright = f"2026, {author}"
+version = release = __version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib_trio", "reference_tables"]
+exclude_patterns = ["_build", "_ext"]
+templates_path: list[str] = []
+html_theme = "furo"
+html_title = f"linkerd-proxy {release}"
+nitpicky = True
+
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+napoleon_numpy_docstring = False
+
+# Names of other projects are links where the network is there to ask them, and plain text otherwise: a build
+# must give the same verdict on a train.
+_foreign = (
+    r"(trio|collections|typing|types|contextlib|logging|random|socket|ssl|select|enum|pathlib|click|pytest|h2|h11)\..*"
+)
+if os.environ.get("READTHEDOCS"):
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "trio": ("https://trio.readthedocs.io/en/stable", None),
+    }
+nitpick_ignore_regex = [
+    ("py:.*", _foreign),
+    ("py:class", r"(.*\.)?[A-Z]"),  # type variables
+]
