@@ -123,10 +123,23 @@ class Limits:
     """Acknowledgements and resets waiting to be sent (Envoy: 1000)."""
     h2_empty_frames: int = 10
     """Empty DATA or HEADERS frames in a row (own; CVE-2019-9518)."""
+    h2_small_frames: int = 10_000
+    """DATA frames below 256 bytes that may come as a burst, and per 10 MB of content (own; CVE-2019-9511)."""
+    h2_small_frames_per_second: float = 5000.0
+    """DATA frames below 256 bytes at a steady pace: a gRPC stream of small messages is no attack (own)."""
+    h2_priorities_per_stream: int = 100
+    """PRIORITY frames for each stream opened, and for one more (Envoy: 100)."""
+    h2_window_updates_per_data: int = 10
+    """WINDOW_UPDATE frames for each DATA frame sent, in Envoy's formula 5 + 2 * (streams + 10 * DATA sent)."""
+    h2_overhead: int = 1024 * _KIB
+    """Bytes that may come beyond eight times the bytes of fields and content (nginx's "http2 flood detected")."""
+    h2_preface_timeout: float = 10.0
+    """Until a peer's SETTINGS have come, or the rest of a field block (Linkerd detects within 10 s)."""
     h2_max_glitches: int = 100
     """Breaches of the protocol that are forgiven on one connection (Sozu, HAProxy)."""
-    h2_keep_alive_interval: float = 10.0
-    """How long an HTTP/2 connection with streams may be silent before it is asked with a PING (Linkerd's charts)."""
+    h2_keep_alive_interval: float = 0.0
+    """How long an HTTP/2 connection with streams may be silent before it is asked with a PING; 0 for never, as in
+    Linkerd without its charts (which say 10 s). gRPC servers cut clients off that ask more often than they allow."""
     h2_keep_alive_timeout: float = 3.0
     """How long that PING may stay unanswered (Linkerd's charts)."""
     h2_goaway_delay: float = 1.0

@@ -1,0 +1,157 @@
+"""A head's fields, checked and sorted: what is forwarded, what frames the message, what belongs to one hop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from linkerd_proxy.core.message import Body, HttpVersion, Response, Whole
+from linkerd_proxy.errors import BadRequest, RequestRefused, UpstreamProtocolError
+from linkerd_proxy.headers import Headers, RawHeaders
+from linkerd_proxy.http.hop import HOP_BY_HOP, is_shadow, may_trail, nominated
+from linkerd_proxy.http.limits import Limits
+from linkerd_proxy.http.syntax import check_value, field_name
+
+__all__ = ["VERSIONS", "Fields", "Framing", "check_fields", "expects_continue", "make_response", "trailers_from"]
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How an HTTP/1 message's content ends, and what becomes of its connection (RFC 9112 section 6).
+
+    Args:
+        length: The content's length; 0 for none; None where chunks or the end of the connection tell.
+        chunked: Whether the content is chunked.
+        keep_alive: Whether the peer lets the connection live on.
+        expects_continue: Whether the client waits for 100 before it sends the content.
+        wants_trailers: Whether the client said ``TE: trailers``.
+    """
+
+    length: int | None = 0
+    chunked: bool = False
+    keep_alive: bool = True
+    expects_continue: bool = False
+    wants_trailers: bool = False
+
+
+# Fields that the codecs read; all others are end to end (unless Connection nominates them).
+_SPECIAL = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+VERSIONS: dict[bytes, HttpVersion] = {b"1.1": "1.1", b"1.0": "1.0"}
+
+
+class Fields:
+    """A head's fields, checked and sorted into end-to-end ones and special ones."""
+
+    __slots__ = ("connection", "end_to_end", "special")
+
+    def __init__(self, raw: RawHeaders, limits: Limits) -> None:
+        if len(raw) > limits.max_fields:
+            raise RequestRefused(f"more than the {limits.max_fields} fields that Limits(max_fields=...) allows", 431)
+        self.end_to_end: RawHeaders = []
+        self.special: dict[bytes, list[bytes]] = {}
+        for name, value in raw:
+            lower = field_name(name)
+            value = value.strip(b" \t")
+            check_value(lower, value)
+            if lower in _SPECIAL:
+                self.special.setdefault(lower, []).append(value)
+            elif not is_shadow(lower):
+                self.end_to_end.append((lower, value))
+        self.connection = nominated(self.special.get(b"connection", []))
+        if self.connection:
+            self.end_to_end = [field for field in self.end_to_end if field[0] not in self.connection]
+
+    def get(self, name: bytes) -> list[bytes]:
+        """Return the values of a special field, in order."""
+        return self.special.get(name, [])
+
+    def tokens(self, name: bytes) -> list[bytes]:
+        """Return the lower-case members of a special field that is a list."""
+        values = self.special.get(name)
+        if not values:
+            return []
+        return [token.strip(b" \t").lower() for value in values for token in value.split(b",")]
+
+    def closes(self) -> bool:
+        """Whether ``Connection`` says close."""
+        return b"close" in self.tokens(b"connection")
+
+    def keep_alive(self, version: HttpVersion) -> bool:
+        """Whether the sender lets the connection live on (RFC 9112 section 9.3)."""
+        if version == "1.0":
+            return b"keep-alive" in self.connection and not self.closes()
+        return not self.closes()
+
+
+def expects_continue(fields: Fields, version: HttpVersion) -> bool:
+    """Whether the client waits for 100; anything else that it expects is refused with 417."""
+    values = fields.get(b"expect")
+    if not values:
+        return False
+    if len(values) > 1 or values[0].lower() != b"100-continue":
+        raise RequestRefused("an expectation other than 100-continue", 417)
+    if version == "1.0":
+        return False  # RFC 9110 section 10.1.1: ignored
+    fields.end_to_end.append((b"expect", b"100-continue"))
+    return True
+
+
+def make_response(
+    status: int, headers: Headers, length: int | None, version: HttpVersion, request_method: str
+) -> Response:
+    """Make a response; its body is ``EMPTY`` exactly where there can't be content (RFC 9112 section 6.3)."""
+    if not 100 <= status <= 599:
+        raise UpstreamProtocolError(f"the upstream answers with status {status}")
+    if request_method == "HEAD" or status == 304:
+        return Response(status, headers, version=version, declared_length=length)
+    if status < 200 or status == 204 or (request_method == "CONNECT" and status < 300):
+        return Response(status, headers, version=version)
+    return Response(status, headers, Whole() if length == 0 else Body(length), version=version)
+
+
+# --- outbound ----------------------------------------------------------------------------------
+
+
+def trailers_from(raw: RawHeaders) -> Headers:
+    """Return those trailer fields that may be forwarded; the others are dropped (RFC 9110 section 6.5.1).
+
+    Raises:
+        BadRequest: for a malformed field.
+    """
+    allowed: RawHeaders = []
+    for name, value in raw:
+        lower = field_name(name)
+        value = value.strip(b" \t")
+        check_value(lower, value)
+        if may_trail(lower):
+            allowed.append((lower, value))
+    return Headers.of(allowed)
+
+
+_passed: dict[tuple[bytes, bytes], None] = {}
+_PASSED_SIZE = 4096
+_PASSED_LENGTH = 256
+_NOT_A_FIELD = HOP_BY_HOP - {b"te"} | {b"host", b"content-length"}
+
+
+def check_fields(raw: RawHeaders) -> None:
+    """Refuse fields that a layer must not send: malformed ones, framing, hop-by-hop. Memoised by field.
+
+    Raises:
+        BadRequest: naming the field.
+    """
+    for field in raw:
+        if field not in _passed:
+            _check_field(field)
+
+
+def _check_field(field: tuple[bytes, bytes]) -> None:
+    name, value = field
+    if field_name(name) != name or name in _NOT_A_FIELD:
+        raise BadRequest(f"header {name[:64]!r} is the codec's business, or not in lower case")
+    check_value(name, value)
+    if value != value.strip(b" \t"):
+        raise BadRequest(f"header {name[:64]!r} has white space at an end of its value")
+    if len(name) + len(value) <= _PASSED_LENGTH:
+        if len(_passed) >= _PASSED_SIZE:
+            _passed.clear()
+        _passed[field] = None

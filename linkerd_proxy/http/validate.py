@@ -1,0 +1,204 @@
+"""The one strict validator: heads of every version, in both directions, become messages here or are refused.
+
+Requests raise :exc:`BadRequest`, :exc:`RequestRefused` (with the status to answer); responses raise
+:exc:`UpstreamProtocolError`. What is forwarded is what was understood: hop-by-hop and framing fields are taken out,
+so that no peer can read a message in another way than the proxy did.
+"""
+
+from __future__ import annotations
+
+from linkerd_proxy.core.message import EMPTY, Body, HttpVersion, Request, Response, Whole
+from linkerd_proxy.errors import BadRequest, ProxyError, RequestRefused, UpstreamProtocolError
+from linkerd_proxy.headers import Headers, RawHeaders
+from linkerd_proxy.http.fields import (
+    VERSIONS,
+    Fields,
+    Framing,
+    check_fields,
+    expects_continue,
+    make_response,
+    trailers_from,
+)
+from linkerd_proxy.http.limits import Limits
+from linkerd_proxy.http.syntax import check_authority, check_method, check_path, content_length
+from linkerd_proxy.http.validate_h2 import request_from_h2, response_from_h2
+
+__all__ = [
+    "Framing",
+    "check_request",
+    "check_response",
+    "request_from_h1",
+    "request_from_h2",
+    "response_from_h1",
+    "response_from_h2",
+    "trailers_from",
+]
+
+# --- HTTP/1 requests ---------------------------------------------------------------------------
+
+
+def request_from_h1(
+    method: bytes, target: bytes, version: bytes, raw: RawHeaders, limits: Limits, scheme: str = "http"
+) -> tuple[Request, Framing]:
+    """Return an HTTP/1 request and its framing; ``body`` is for the codec to put in place.
+
+    Args:
+        method: As on the wire.
+        target: As on the wire: origin, absolute, authority or asterisk form.
+        version: ``b"1.1"``; all but 1.0 and 1.1 are refused with 505.
+        raw: The fields as the parser gave them; case does not matter.
+        limits: How much is allowed.
+        scheme: That of the connection, for a target which names none.
+    """
+    known = VERSIONS.get(version)
+    if known is None:
+        raise RequestRefused(f"HTTP version {version[:8]!r} is not served", 505, remedy="use HTTP/1.1 or HTTP/2")
+    verb = check_method(method)
+    fields = Fields(raw, limits)
+    scheme, authority, path = _target(verb, target, known, fields.get(b"host"), limits, scheme)
+    length, chunked = _request_length(verb, known, fields)
+    expects = expects_continue(fields, known)
+    upgrade = _upgrade(fields, known, limits)
+    trailers = b"trailers" in fields.tokens(b"te")
+    if trailers:
+        fields.end_to_end.append((b"te", b"trailers"))
+    request = Request(
+        verb,
+        path,
+        Headers.of(fields.end_to_end),
+        _placeholder(length, chunked),
+        authority=authority,
+        scheme=scheme,
+        version=known,
+        upgrade=upgrade,
+    )
+    return request, Framing(
+        0 if length is None and not chunked else length, chunked, fields.keep_alive(known), expects, trailers
+    )
+
+
+def _placeholder(length: int | None, chunked: bool) -> Body:
+    """Return EMPTY where nothing is declared, but a body of its own for a declared 0, which is forwarded as such."""
+    if length is None and not chunked:
+        return EMPTY
+    return Whole() if length == 0 else Body(length)
+
+
+def _target(
+    method: str, target: bytes, version: HttpVersion, hosts: list[bytes], limits: Limits, scheme: str
+) -> tuple[str, str, str]:
+    """Return scheme, authority and path: the target's own authority wins over Host (RFC 9112 section 3.2.2)."""
+    if len(hosts) > 1 or (not hosts and version == "1.1"):
+        raise BadRequest(f"an HTTP/{version} request needs exactly one Host, not {len(hosts)}")
+    authority = check_authority(hosts[0]) if hosts else ""
+    if method == "CONNECT":
+        if version == "1.0":
+            raise BadRequest("CONNECT needs HTTP/1.1")
+        return scheme, check_authority(target, port_needed=True), ""
+    if target.startswith(b"/") or target == b"*":
+        return scheme, authority, check_path(target, method, limits.max_target)
+    name, mark, rest = target.partition(b"://")
+    name = name.lower()
+    if not mark or name not in {b"http", b"https"}:
+        raise BadRequest(f"target {target[:64]!r} is neither a path nor an http URL")
+    end = min((i for i in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")) if i >= 0), default=len(rest))
+    path = rest[end:]
+    if not path:
+        path = b"*" if method == "OPTIONS" else b"/"  # RFC 9112 section 3.2.4
+    elif path.startswith(b"?"):
+        path = b"/" + path
+    return name.decode("ascii"), check_authority(rest[:end]), check_path(path, method, limits.max_target)
+
+
+def _request_length(method: str, version: HttpVersion, fields: Fields) -> tuple[int | None, bool]:
+    codings = fields.get(b"transfer-encoding")
+    lengths = fields.get(b"content-length")
+    if codings:
+        if lengths:
+            raise BadRequest("both content-length and transfer-encoding: one of them hides a second request")
+        if version == "1.0":
+            raise BadRequest("transfer-encoding in an HTTP/1.0 request")
+        if len(codings) > 1 or codings[0].lower() != b"chunked":
+            raise RequestRefused("a transfer-encoding other than chunked", 501)
+    length = content_length(lengths)
+    if method == "CONNECT" and (codings or length):
+        raise BadRequest("CONNECT with a body")
+    return length, bool(codings)
+
+
+def _upgrade(fields: Fields, version: HttpVersion, limits: Limits) -> str | None:
+    """Return the protocol to change to, if it is one that we let through (RFC 9110 section 7.8)."""
+    if version == "1.0" or b"upgrade" not in fields.connection:
+        return None
+    offers = fields.tokens(b"upgrade")
+    if len(offers) != 1:
+        return None
+    offer = offers[0].decode("latin-1")
+    return offer if offer in limits.upgrades else None
+
+
+# --- HTTP/1 responses --------------------------------------------------------------------------
+
+
+def response_from_h1(
+    status: int, version: bytes, raw: RawHeaders, request_method: str, limits: Limits
+) -> tuple[Response, Framing]:
+    """Return an HTTP/1 response and its framing; ``body`` is for the codec to put in place.
+
+    Args:
+        status: 100 to 599; 101 must have been asked for, which the caller checks.
+        version: ``b"1.1"`` or ``b"1.0"``.
+        raw: The fields as the parser gave them.
+        request_method: Of the request that it answers: HEAD and CONNECT have no content.
+        limits: How much is allowed.
+    """
+    known = VERSIONS.get(version)
+    if known is None:
+        raise UpstreamProtocolError(f"the upstream answers in HTTP version {version[:8]!r}")
+    try:
+        fields = Fields(raw, limits)
+        length = content_length(fields.get(b"content-length"))
+    except ProxyError as error:
+        raise UpstreamProtocolError(f"the upstream's head is malformed: {error.problem}") from None
+    codings = fields.get(b"transfer-encoding")
+    if codings and (length is not None or version == b"1.0" or len(codings) > 1 or codings[0].lower() != b"chunked"):
+        raise UpstreamProtocolError("the upstream's transfer-encoding is not chunked alone")
+    headers = Headers.of(fields.end_to_end)
+    keep_alive = fields.keep_alive(known)
+    response = make_response(status, headers, length, known, request_method)
+    if response.body is EMPTY:
+        return response, Framing(0, False, keep_alive)
+    if codings:
+        return response, Framing(None, True, keep_alive)
+    return response, Framing(length, False, keep_alive and length is not None)
+
+
+# --- outbound ---
+
+
+def check_request(request: Request) -> None:
+    """Check a request before any byte of it is sent, whoever made it.
+
+    Raises:
+        BadRequest: for what would not be read as it was meant.
+    """
+    check_fields(request.headers.raw)
+    check_method(request.method.encode("latin-1", "replace"))
+    if request.authority or request.method == "CONNECT":
+        check_authority(request.authority.encode("latin-1", "replace"), port_needed=request.method == "CONNECT")
+    if request.method != "CONNECT":
+        check_path(request.path.encode("latin-1", "replace"), request.method, 1 << 16)
+
+
+def check_response(response: Response) -> None:
+    """Check a response before any byte of it is sent, whoever made it.
+
+    Raises:
+        UpstreamProtocolError: for what would not be read as it was meant.
+    """
+    if not 100 <= response.status <= 599:
+        raise UpstreamProtocolError(f"status {response.status} is not between 100 and 599")
+    try:
+        check_fields(response.headers.raw)
+    except BadRequest as error:
+        raise UpstreamProtocolError(error.problem) from None
