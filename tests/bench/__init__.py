@@ -1,0 +1,1 @@
+"""CPU time of this proxy against Envoy, HAProxy, nginx and mitmproxy: ``python -m tests.bench --help``."""

