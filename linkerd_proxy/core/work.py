@@ -106,7 +106,7 @@ class Target:
     identity: str | None = None
     server_name: str | None = None
     protocol: Protocol | None = None
-    labels: Mapping[str, str] = _NO_LABELS
+    labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS, hash=False)
 
 
 @dataclass(slots=True)
@@ -119,3 +119,7 @@ class Dial:
 
     target: Target
     use: Callable[[trio.abc.HalfCloseableStream], Awaitable[None]]
+    client: AnyAddress | None = None
+    """On whose behalf, where it is one client's connection: for telling the upstream (PROXY protocol)."""
+    destination: AnyAddress | None = None
+    """Where that client connected to."""

@@ -1,0 +1,211 @@
+"""Connect to an address: quickly where it is simple, by happy eyeballs where a name has several addresses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from itertools import chain, zip_longest
+from typing import TypeAlias, cast
+
+import trio
+
+from linkerd_proxy.address import AnyAddress, UnixAddress, parse_address
+from linkerd_proxy.errors import ConnectFailed, ConnectTimeout, LoopDetected
+from linkerd_proxy.io.options import TcpOptions
+from linkerd_proxy.io.sockaddr import SockAddr, from_sockaddr, unix_sockaddr
+from linkerd_proxy.io.streams import SocketStream
+
+__all__ = ["dial"]
+
+_ATTEMPT_DELAY = 0.25  # seconds before the next address is tried as well: RFC 8305 section 8
+_PENDING = (errno.EINPROGRESS, errno.EALREADY)
+_UNIX_RETRY = 0.01  # seconds; a full backlog of a Unix socket gives EAGAIN and nothing to wait for
+_DEFAULT = TcpOptions()
+_Candidate: TypeAlias = tuple[int, SockAddr]
+_REMEDIES = {
+    errno.ECONNREFUSED: "check that the upstream listens on that address",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "raise the system's limit on open files (fs.file-max)",
+    errno.EADDRNOTAVAIL: "too many connections from one source address: give more, or reuse connections",
+    errno.ENETUNREACH: "check the route to the upstream",
+    errno.EHOSTUNREACH: "check the route to the upstream",
+    errno.ENOENT: "check the path: there is no such socket",
+    errno.EACCES: "check the permissions of the socket and of the firewall",
+}
+
+
+async def dial(
+    address: str | AnyAddress,
+    *,
+    timeout: float = 1.0,
+    source: str | None = None,
+    options: TcpOptions = _DEFAULT,
+    is_loop: Callable[[AnyAddress], bool] | None = None,
+) -> SocketStream:
+    """Connect and return the stream.
+
+    A name is resolved, and its addresses are tried as RFC 8305 says: families in turn, the next one 250 ms after the
+    last or as soon as that one failed; the first that connects wins. An IP address or a Unix socket is tried directly.
+
+    Args:
+        address: Where to, or text that :func:`~linkerd_proxy.address.parse_address` reads.
+        timeout: Seconds for all of it, the look-up included (Linkerd: 1).
+        source: The local IP address to connect from.
+        options: For the socket.
+        is_loop: Asked about each address before it is tried; those that it says yes to are refused.
+
+    Raises:
+        ConnectTimeout: if no connection stood in time.
+        ConnectFailed: if all addresses failed, with the reason of each as a note.
+        LoopDetected: if ``is_loop`` refused them.
+
+    Cancelled, it leaves nothing open.
+    """
+    target = parse_address(address) if isinstance(address, str) else address
+    await trio.lowlevel.checkpoint_if_cancelled()
+    started = trio.current_time()
+    attempts = _Attempts(target, source, options, is_loop)
+    with trio.move_on_after(timeout):
+        stream = await attempts.race(await attempts.candidates())
+        if stream is not None:
+            return stream
+    waited = trio.current_time() - started
+    await trio.lowlevel.checkpoint()  # failing at once, again and again, must not starve the others
+    raise attempts.failure(waited)
+
+
+class _Attempts:
+    """The attempts at one target, and why each failed."""
+
+    __slots__ = ("errors", "is_loop", "options", "source", "target")
+
+    def __init__(
+        self, target: AnyAddress, source: str | None, options: TcpOptions, is_loop: Callable[[AnyAddress], bool] | None
+    ) -> None:
+        self.target = target
+        self.source = source
+        self.options = options
+        self.is_loop = is_loop
+        self.errors: list[tuple[str, OSError | LoopDetected]] = []
+
+    async def candidates(self) -> list[_Candidate]:
+        """Return the addresses to try, in order."""
+        target = self.target
+        if isinstance(target, UnixAddress):
+            return [(socket.AF_UNIX, unix_sockaddr(target))]
+        try:
+            if not target.is_ip:
+                found = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+                return _interleaved([(family, cast("SockAddr", sockaddr)) for family, _, _, _, sockaddr in found])
+            if ":" not in target.host:
+                return [(socket.AF_INET, (target.host, target.port))]
+            # The interface after % must become a number.
+            numeric = socket.getaddrinfo(target.host, target.port, flags=socket.AI_NUMERICHOST)
+            return [(socket.AF_INET6, cast("SockAddr", numeric[0][4]))]
+        except OSError as error:
+            self.errors.append(("look-up", error))
+            return []
+
+    async def race(self, candidates: list[_Candidate]) -> SocketStream | None:
+        """Return the first connection that stands, or None if all failed."""
+        if len(candidates) == 1:
+            return await self._attempt(candidates[0])
+        winner: SocketStream | None = None
+        whole = False
+
+        async def run(candidate: _Candidate, failed: trio.Event) -> None:
+            nonlocal winner
+            stream = await self._attempt(candidate)
+            if stream is None:
+                failed.set()
+            elif winner is None:
+                winner = stream
+                nursery.cancel_scope.cancel()
+            else:
+                stream.close()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                for candidate in candidates:
+                    failed = trio.Event()
+                    nursery.start_soon(run, candidate, failed)
+                    with trio.move_on_after(_ATTEMPT_DELAY):
+                        await failed.wait()
+            whole = True
+        finally:
+            if winner is not None and not whole:
+                winner.close()
+        return winner
+
+    async def _attempt(self, candidate: _Candidate) -> SocketStream | None:
+        family, sockaddr = candidate
+        address = from_sockaddr(sockaddr)
+        try:
+            if self.is_loop is not None and self.is_loop(address):
+                raise LoopDetected("the target is a listener of this proxy", endpoint=str(address))
+            return await self._connect(family, sockaddr)
+        except (OSError, LoopDetected) as error:
+            self.errors.append((str(address), error))
+            return None
+
+    async def _connect(self, family: int, sockaddr: SockAddr) -> SocketStream:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        stream = None
+        stands = False
+        try:
+            sock.setblocking(False)
+            self.options.apply(sock)
+            if self.source is not None and family != socket.AF_UNIX:
+                sock.bind((self.source, 0))
+            code = sock.connect_ex(sockaddr)
+            if code == errno.EINPROGRESS:
+                code = sock.connect_ex(sockaddr)  # over loopback it stands already: asking is cheaper than waiting
+            while code == errno.EAGAIN:
+                await trio.sleep(_UNIX_RETRY)
+                code = sock.connect_ex(sockaddr)
+            if code not in (0, errno.EISCONN, *_PENDING):
+                raise OSError(code, os.strerror(code))
+            stream = SocketStream(sock)
+            if code in _PENDING:
+                await stream.wait_connected()
+            stands = True
+        finally:
+            if not stands and stream is not None:
+                stream.close()
+            elif not stands:
+                sock.close()
+        return stream
+
+    def failure(self, waited: float) -> ConnectFailed | LoopDetected:
+        """Return the error that says how all attempts failed."""
+        endpoint = str(self.target)
+        if not self.errors:
+            return ConnectTimeout("connecting took too long", layer="Connect", endpoint=endpoint, waited=waited)
+        where, error = self.errors[-1]
+        if isinstance(error, LoopDetected):
+            return error
+        remedy = _REMEDIES.get(error.errno or 0, "")
+        if isinstance(error, socket.gaierror):
+            remedy = "check the name and this host's resolver"
+        problem = f"connecting failed: {error.strerror or error}"
+        failure = ConnectFailed(problem, layer="Connect", endpoint=endpoint, waited=waited, remedy=remedy)
+        if len(self.errors) > 1:
+            for where, error in self.errors:
+                failure.add_note(f"{where}: {error.strerror if isinstance(error, OSError) else error}")
+        failure.__cause__ = error
+        return failure
+
+    def __repr__(self) -> str:
+        return f"<attempts at {self.target}, {len(self.errors)} failed>"
+
+
+def _interleaved(found: list[_Candidate]) -> list[_Candidate]:
+    """Order addresses so that families take turns, beginning with that of the first (RFC 8305 section 4)."""
+    unique = list(dict.fromkeys(found))
+    if not unique:
+        return []
+    first = [one for one in unique if one[0] == unique[0][0]]
+    others = [one for one in unique if one[0] != unique[0][0]]
+    return [one for one in chain.from_iterable(zip_longest(first, others)) if one is not None]

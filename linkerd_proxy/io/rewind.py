@@ -1,0 +1,76 @@
+"""A stream with bytes put back in front of it: for whoever looked at a connection's first bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from linkerd_proxy.io.streams import abort_nowait, watch_hangup
+
+__all__ = ["Rewound"]
+
+
+class Rewound(trio.abc.HalfCloseableStream):
+    """Gives out ``data`` first and then what ``stream`` receives; everything else goes to ``stream``.
+
+    A relay sees through it: it sends the bytes that are left and then moves the inner stream's directly.
+
+    Args:
+        stream: What is underneath. Closing this closes it.
+        data: The bytes that were taken from it already.
+    """
+
+    __slots__ = ("_data", "stream")
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream, data: bytes | bytearray | memoryview) -> None:
+        self.stream = stream
+        self._data = bytes(data)
+
+    def take(self) -> bytes:
+        """Return the bytes that are left and forget them."""
+        data, self._data = self._data, b""
+        return data
+
+    async def receive_some(self, max_bytes: int | None = 65536) -> bytes | bytearray:
+        """Return some of the bytes put back, without waiting, or else what the stream receives."""
+        if not self._data:
+            return await self.stream.receive_some(max_bytes)
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError("max_bytes must be at least 1")
+        await trio.lowlevel.checkpoint()
+        data = self._data
+        if max_bytes is None or len(data) <= max_bytes:
+            self._data = b""
+            return data
+        self._data = data[max_bytes:]
+        return data[:max_bytes]
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of ``data``, as the inner stream does."""
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until sending might not block, as the inner stream does."""
+        await self.stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """Send the end of this side, as the inner stream does."""
+        await self.stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Close the inner stream and forget the bytes."""
+        self._data = b""
+        await self.stream.aclose()
+
+    def abort(self) -> None:
+        """Reset the inner stream, if it can be, and forget the bytes."""
+        self._data = b""
+        abort_nowait(self.stream)
+
+    def watch_hangup(self, callback: Callable[[], None] | None) -> None:
+        """Watch the inner stream's hangup, if it can tell."""
+        watch_hangup(self.stream, callback)
+
+    def __repr__(self) -> str:
+        return f"<Rewound by {len(self._data)} bytes: {self.stream!r}>"

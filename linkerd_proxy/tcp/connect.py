@@ -1,0 +1,109 @@
+"""Connect to the upstream: the leaf of every stack that leaves the process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from linkerd_proxy.address import AnyAddress, parse_address
+from linkerd_proxy.core.stack import Service, Stack
+from linkerd_proxy.core.work import Dial
+from linkerd_proxy.errors import ConnectFailed, InvalidConfiguration, NoTarget
+from linkerd_proxy.io.dial import dial as connect_to
+from linkerd_proxy.io.loops import is_own_listener
+from linkerd_proxy.io.options import TcpOptions
+from linkerd_proxy.io.streams import SocketStream
+
+__all__ = ["Connect"]
+
+
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class Connect(Stack[Dial]):
+    """Connects, calls ``dial.use`` with the stream, and closes it; what ``use`` raises aborts it (RST).
+
+    Args:
+        addresses: Where to, as :func:`~linkerd_proxy.address.parse_address` reads them; they win over the dial's own
+            target. Several are taken in turn, and one that can't be reached is passed over for the next.
+        timeout: Seconds for each address (Linkerd: 1).
+        source: The local IP address to connect from.
+        options: For the sockets.
+
+    Serving raises:
+        NoTarget: if neither says where to.
+        ConnectFailed, ConnectTimeout: if no address could be reached; the last one's error, the others as notes.
+        LoopDetected: if the target is a listener of this very process.
+    """
+
+    addresses: tuple[AnyAddress, ...]
+    timeout: float
+    source: str | None
+    options: TcpOptions
+
+    def __init__(
+        self,
+        *addresses: str | AnyAddress,
+        timeout: float = 1.0,
+        source: str | None = None,
+        options: TcpOptions = TcpOptions(),  # noqa: B008  # frozen
+    ) -> None:
+        if not timeout > 0:
+            raise InvalidConfiguration(f"Connect(timeout={timeout!r}) never connects: give seconds above 0")
+        parsed = tuple(parse_address(one) if isinstance(one, str) else one for one in addresses)
+        object.__setattr__(self, "addresses", parsed)
+        object.__setattr__(self, "timeout", timeout)
+        object.__setattr__(self, "source", source)
+        object.__setattr__(self, "options", options)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Service[Dial]]:
+        """Yield the service that connects."""
+        turn = 0
+        count = len(self.addresses)
+
+        async def connect(dial: Dial) -> None:
+            nonlocal turn
+            addresses = self.addresses
+            if count > 1:
+                addresses = addresses[turn:] + addresses[:turn]
+                turn = (turn + 1) % count
+            elif not count:
+                if dial.target.address is None:
+                    raise NoTarget("nothing says where to connect", layer="Connect")
+                addresses = (dial.target.address,)
+            stream = await self._reach(addresses)
+            whole = False
+            try:
+                await dial.use(stream)
+                whole = True
+            finally:
+                if whole:
+                    stream.close()
+                else:
+                    stream.abort()
+
+        yield connect
+
+    async def _reach(self, addresses: tuple[AnyAddress, ...]) -> SocketStream:
+        failures: list[ConnectFailed] = []
+        for address in addresses:
+            try:
+                return await connect_to(
+                    address, timeout=self.timeout, source=self.source, options=self.options, is_loop=is_own_listener
+                )
+            except ConnectFailed as error:
+                failures.append(error)
+        failure = failures.pop()
+        for earlier in failures:
+            failure.add_note(f"before that, {earlier.endpoint}: {earlier.problem}")
+        raise failure
+
+    def __repr__(self) -> str:
+        parts = [repr(str(address)) for address in self.addresses]
+        if self.timeout != 1.0:
+            parts.append(f"timeout={self.timeout:g}")
+        if self.source is not None:
+            parts.append(f"source={self.source!r}")
+        if self.options != TcpOptions():
+            parts.append(f"options={self.options!r}")
+        return f"Connect({', '.join(parts)})"
