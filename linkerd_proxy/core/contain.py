@@ -12,7 +12,7 @@ from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import ProxyError
 from linkerd_proxy.metrics.registry import current_registry
 
-__all__ = ["FailureLog", "contained", "unwrapped"]
+__all__ = ["FailureLog", "code_of", "contained", "unwrapped"]
 
 logger = logging.getLogger("linkerd_proxy")
 
@@ -55,13 +55,16 @@ async def _discard(stream: trio.abc.AsyncResource) -> None:
 
 def record_failure(error: Exception, connection: Connection) -> None:
     """Count a connection's failure under its code, and log it on one line unless there are too many."""
-    code = error.code if isinstance(error, ProxyError) else _code_of(error)
+    code = code_of(error)
     registry = current_registry()
     registry.counter("proxy_errors_total", "Failures by code, see linkerd-proxy explain", error=code).value += 1
     FailureLog.of_this_run().write(error, code, connection)
 
 
-def _code_of(error: Exception) -> str:
+def code_of(error: Exception) -> str:
+    """Return the failure code of an error: its own, ``IO`` for the system's, ``BUG`` for anything else."""
+    if isinstance(error, ProxyError):
+        return error.code
     return "IO" if isinstance(error, (OSError, trio.BrokenResourceError)) else "BUG"
 
 

@@ -89,9 +89,9 @@ class _Room:
     def __init__(self, limit: int) -> None:
         registry = current_registry()
         self.limit = limit
-        self.count = registry.gauge("tcp_open_connections", "Connections being served")
-        self.accepted = registry.counter("tcp_open_total", "Connections accepted")
-        self.refused = registry.counter("tcp_refused_total", "Connections closed at once for want of room")
+        self.count = registry.gauge("proxy_open_connections", "Connections being served")
+        self.accepted = registry.counter("proxy_accepted_total", "Connections accepted")
+        self.refused = registry.counter("proxy_refused_total", "Connections closed at once for want of room")
 
 
 async def _accept(

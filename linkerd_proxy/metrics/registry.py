@@ -6,22 +6,29 @@ layer opens, and then says ``series.value += 1``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Generic, Literal, TypeAlias
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, Literal, TypeAlias
 
 import trio
 from typing_extensions import TypeVar
 
 from linkerd_proxy.metrics.histogram import Histogram
 
-__all__ = ["MAX_SERIES", "Counter", "Family", "Gauge", "Labels", "Registry", "current_registry"]
+__all__ = ["MAX_SERIES", "AnyFamily", "Counter", "Family", "Gauge", "Labels", "Registry", "current_registry"]
 
 MAX_SERIES = 1000
 """Series per family (CVE-2025-43915: labels that peers choose must not fill the memory); more share one series
 whose every label says ``overflow``."""
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
+"""Names and values of a series, sorted by name."""
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
+
+# Prometheus data model: metric names and label names; colons are for recording rules, "__" is reserved.
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_RESERVED = {"le", "quantile"}
 
 
 class Counter:
@@ -32,6 +39,13 @@ class Counter:
     def __init__(self) -> None:
         self.value: int | float = 0
 
+    def merge(self, other: Counter) -> None:
+        """Add what another one counted."""
+        self.value += other.value
+
+    def __repr__(self) -> str:
+        return f"<Counter {self.value}>"
+
 
 class Gauge:
     """A number that goes up and down."""
@@ -41,6 +55,13 @@ class Gauge:
     def __init__(self) -> None:
         self.value: int | float = 0
 
+    def merge(self, other: Gauge) -> None:
+        """Add what another one counted."""
+        self.value += other.value
+
+    def __repr__(self) -> str:
+        return f"<Gauge {self.value}>"
+
 
 S = TypeVar("S", Counter, Gauge, Histogram)
 
@@ -48,50 +69,69 @@ S = TypeVar("S", Counter, Gauge, Histogram)
 class Family(Generic[S]):
     """All series of one name."""
 
-    __slots__ = ("_make", "help", "kind", "name", "series")
+    __slots__ = ("help", "kind", "make", "name", "series")
 
     def __init__(self, name: str, help: str, kind: Kind, make: type[S]) -> None:  # noqa: A002  # the exposition's word
         self.name = name
         self.help = help
         self.kind = kind
         self.series: dict[Labels, S] = {}
-        self._make: type[S] = make
+        self.make: type[S] = make
 
     def labels(self, labels: Labels) -> S:
         """Return the series with these labels, made now if there was none."""
         series = self.series.get(labels)
         if series is None:
+            for name, _ in labels:
+                if not _NAME.fullmatch(name) or name.startswith("__") or name in _RESERVED:
+                    raise ValueError(f"{name!r} can't be a label of {self.name}: use letters, digits and _")
             if len(self.series) >= MAX_SERIES:
                 labels = tuple((name, "overflow") for name, _ in labels)
                 series = self.series.get(labels)
             if series is None:
-                series = self.series[labels] = self._make()
+                series = self.series[labels] = self.make()
         return series
+
+    def __repr__(self) -> str:
+        return f"<Family {self.name}, a {self.kind} of {len(self.series)} series>"
+
+
+AnyFamily: TypeAlias = Family[Counter] | Family[Gauge] | Family[Histogram]
+"""A family of whatever kind."""
 
 
 class Registry:
     """Metric families by name."""
 
-    __slots__ = ("_families",)
+    __slots__ = ("_collectors", "_families")
 
     def __init__(self) -> None:
-        self._families: dict[str, Family[Counter] | Family[Gauge] | Family[Histogram]] = {}
+        self._families: dict[str, AnyFamily] = {}
+        self._collectors: dict[object, Callable[[], None]] = {}
 
     def counter(self, name: str, help: str, **labels: str) -> Counter:  # noqa: A002
-        """Return a counter of the family ``name``, which ends in ``_total``."""
-        return self._family(name, help, "counter", Counter).labels(tuple(labels.items()))
+        """Return a counter of the family ``name``, which ends in ``_total``.
+
+        Raises:
+            ValueError: if the name is not one of a counter, or belongs to a metric of another kind already.
+        """
+        if not name.endswith("_total"):
+            raise ValueError(f"metric {name} is a counter, so its name must end in _total")
+        return self._family(name, help, "counter", Counter).labels(_sorted(labels))
 
     def gauge(self, name: str, help: str, **labels: str) -> Gauge:  # noqa: A002
         """Return a gauge."""
-        return self._family(name, help, "gauge", Gauge).labels(tuple(labels.items()))
+        return self._family(name, help, "gauge", Gauge).labels(_sorted(labels))
 
     def histogram(self, name: str, help: str, **labels: str) -> Histogram:  # noqa: A002
         """Return a histogram; its unit ends its name (``_seconds``, ``_bytes``, ``_ms``)."""
-        return self._family(name, help, "histogram", Histogram).labels(tuple(labels.items()))
+        return self._family(name, help, "histogram", Histogram).labels(_sorted(labels))
 
     def _family(self, name: str, text: str, kind: Kind, make: type[S]) -> Family[S]:
         family = self._families.get(name)
         if family is None:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} can't be a metric's name: use letters, digits and _")
             created = Family(name, text, kind, make)
             self._families[name] = created
             return created
@@ -99,8 +139,46 @@ class Registry:
             raise ValueError(f"metric {name} is a {family.kind} already, so it can't be a {kind}")
         return family  # type: ignore[return-value]  # the kind says which
 
-    def __iter__(self) -> Iterator[Family[Counter] | Family[Gauge] | Family[Histogram]]:
+    @contextmanager
+    def collecting(self, collector: Callable[[], None]) -> Iterator[None]:
+        """Call ``collector`` inside the block whenever somebody is about to read the metrics.
+
+        For figures that are kept elsewhere, as the bytes that a stream has moved: counting them twice would cost more
+        than bringing them up to date when they are asked for. The collector must neither block nor raise.
+        """
+        key = object()
+        self._collectors[key] = collector
+        try:
+            yield
+        finally:
+            del self._collectors[key]
+
+    def collect(self) -> None:
+        """Bring every metric up to date. Whoever reads them calls this first."""
+        for collector in list(self._collectors.values()):
+            collector()
+
+    def merge(self, other: Registry) -> None:
+        """Add what another registry counted: counters and gauges are summed, histograms merged exactly.
+
+        A family that is of another kind here is a programming error, as in :meth:`counter`.
+        """
+        theirs: Family[Any]
+        for theirs in other:
+            mine: Family[Any] = self._family(theirs.name, theirs.help, theirs.kind, theirs.make)
+            for labels, series in theirs.series.items():
+                mine.labels(labels).merge(series)
+
+    def __iter__(self) -> Iterator[AnyFamily]:
         return iter(list(self._families.values()))
+
+    def __repr__(self) -> str:
+        return f"<Registry of {len(self._families)} families>"
+
+
+def _sorted(labels: dict[str, str]) -> Labels:
+    # One set of labels is one series, in whatever order the code names them.
+    return tuple(sorted(labels.items()))
 
 
 _registry: trio.lowlevel.RunVar[Registry] = trio.lowlevel.RunVar("linkerd_proxy.registry")
