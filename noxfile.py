@@ -47,6 +47,9 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     group(session, "bench")
+    session.run("python", "-m", "venv", ".nox/mitmproxy")
+    peers = nox.project.dependency_groups(PYPROJECT, "bench-mitmproxy")
+    session.run(".nox/mitmproxy/bin/pip", "install", "--quiet", *peers, external=True)
     session.run("python", "-m", "tests.bench", *session.posargs)
 
 
