@@ -22,14 +22,14 @@ def main() -> None:
     """Measure, print the table, and keep the figures if asked."""
     options = _options()
     settings = QUICK if options.quick else Settings()
-    changes = {
-        "connections": tuple(options.connections or settings.connections),
-        "rounds": options.rounds or settings.rounds,
-        "seconds": options.seconds or settings.seconds,
-        "proxies": tuple(options.proxy or ()),
-        "idle": min(options.idle or settings.idle, _room()),
-    }
-    settings = replace(settings, **changes)
+    settings = replace(
+        settings,
+        connections=tuple(options.connections or settings.connections),
+        rounds=options.rounds or settings.rounds,
+        seconds=options.seconds or settings.seconds,
+        proxies=tuple(options.proxy or ()),
+        idle=min(options.idle or settings.idle, _room()),
+    )
     results = measure(options.only or list(CASES), settings)
     document = report.document(results, settings)
     sys.stdout.write(report.markdown(document) + "\n")

@@ -37,7 +37,7 @@ def median(document: Document, case: str, proxy: str, connections: int) -> float
     """CPU seconds per request or byte, the median of a series' rounds."""
     for one in document["series"]:
         if (one["case"], one["proxy"], one["connections"]) == (case, proxy, connections) and one["cost"]:
-            return statistics.median(one["cost"])
+            return float(statistics.median(one["cost"]))
     return None
 
 

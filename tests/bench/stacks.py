@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -13,7 +13,7 @@ from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.serve import serve
 from linkerd_proxy.core.stack import Stack
 from linkerd_proxy.core.work import Connection
-from linkerd_proxy.io.listen import open_listeners
+from linkerd_proxy.io.listen import SocketListener, open_listeners
 from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.tcp.forward import Forward
 
@@ -59,7 +59,9 @@ async def main(variant: str, port: int, backend: int) -> None:
                 break
 
 
-async def _serve(stack, listeners, drain: Drain, nursery: trio.Nursery) -> None:
+async def _serve(
+    stack: Stack[Connection], listeners: Sequence[SocketListener], drain: Drain, nursery: trio.Nursery
+) -> None:
     await serve(stack, listeners, drain=drain)
     nursery.cancel_scope.cancel()
 
