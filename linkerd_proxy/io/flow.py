@@ -121,12 +121,14 @@ class Flow:
         if not count:
             return self._end()
         self.moved += count
+        self.source.bytes_received += count
         try:
             sent = self._send(view[:count])
         except BlockingIOError:
             sent = 0
         except OSError as error:
             return self._fail(self.sink, error)
+        self.sink.bytes_sent += sent
         if sent < count:
             self.held = bytes(view[sent:count])
             return self._flushed()
@@ -140,11 +142,15 @@ class Flow:
         """Try to get rid of what is held. Returns whether nothing is."""
         try:
             while self.held:
-                self.held = self.held[self._send(self.held) :]
+                sent = self._send(self.held)
+                self.sink.bytes_sent += sent
+                self.held = self.held[sent:]
             pipe = self._pipe
             if pipe is not None:
                 while pipe.held:
-                    pipe.held -= splice(pipe.read_fd, self.sink.fileno(), pipe.held)
+                    sent = splice(pipe.read_fd, self.sink.fileno(), pipe.held)
+                    self.sink.bytes_sent += sent
+                    pipe.held -= sent
         except BlockingIOError:
             self.stuck = True
             return False
@@ -174,6 +180,7 @@ class Flow:
         if not count:
             return self._end()
         self.moved += count
+        self.source.bytes_received += count
         self._reactor.counts.spliced_bytes += count
         pipe.held = count
         self._small = 0 if count >= _SMALL else self._small + 1

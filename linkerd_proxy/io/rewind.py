@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import trio
 
@@ -26,6 +27,16 @@ class Rewound(trio.abc.HalfCloseableStream):
     def __init__(self, stream: trio.abc.HalfCloseableStream, data: bytes | bytearray | memoryview) -> None:
         self.stream = stream
         self._data = bytes(data)
+
+    @property
+    def bytes_received(self) -> int:
+        """How many bytes were given out, if the inner stream counts (else AttributeError)."""
+        return cast("SocketStream", self.stream).bytes_received - len(self._data)
+
+    @property
+    def bytes_sent(self) -> int:
+        """How many bytes the inner stream sent, if it counts (else AttributeError)."""
+        return cast("SocketStream", self.stream).bytes_sent
 
     def take(self) -> bytes:
         """Return the bytes that are left and forget them."""

@@ -52,6 +52,8 @@ class SocketStream(trio.abc.HalfCloseableStream):
         "_send",
         "_stops_short",
         "_writer",
+        "bytes_received",
+        "bytes_sent",
         "socket",
     )
 
@@ -60,6 +62,10 @@ class SocketStream(trio.abc.HalfCloseableStream):
             socket.setblocking(False)
         self.socket = socket
         self._fd = socket.fileno()
+        self.bytes_received = 0
+        """How many bytes came in, also those that a relay moved."""
+        self.bytes_sent = 0
+        """How many bytes the system took, also those that a relay moved."""
         self._recv = socket.recv
         self._send = socket.send
         self._budget = self._allowance = budget
@@ -103,7 +109,9 @@ class SocketStream(trio.abc.HalfCloseableStream):
             except OSError as error:
                 raise self.broken(error) from error
             else:
-                if len(data) < max_bytes and not self._careful:
+                size = len(data)
+                self.bytes_received += size
+                if size < max_bytes and not self._careful:
                     self._readable = False
                 return data
         return await self._receive_slowly(max_bytes)
@@ -130,6 +138,7 @@ class SocketStream(trio.abc.HalfCloseableStream):
                     self._readable = False
                     self._careful = self._stops_short
                     continue
+                self.bytes_received += len(data)
                 if len(data) < max_bytes and not self._careful:
                     self._readable = False
                 return data
@@ -171,6 +180,7 @@ class SocketStream(trio.abc.HalfCloseableStream):
                 sent = 0
             except OSError as error:
                 raise self.broken(error) from error
+            self.bytes_sent += sent
             if sent == len(data):
                 return
             data = memoryview(data)[sent:]
@@ -195,7 +205,9 @@ class SocketStream(trio.abc.HalfCloseableStream):
         while done < len(view):
             self._check_open()
             try:
-                done += self._send(view[done:])
+                sent = self._send(view[done:])
+                done += sent
+                self.bytes_sent += sent
             except BlockingIOError:
                 await self._wait_writable()
 

@@ -10,7 +10,7 @@ from linkerd_proxy.core.contain import code_of
 from linkerd_proxy.core.message import HttpVersion, Request, Response
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Exchange
-from linkerd_proxy.errors import CODES, GrpcStatus
+from linkerd_proxy.errors import CODES, GrpcStatus, NotAnswered
 from linkerd_proxy.metrics.histogram import Histogram
 from linkerd_proxy.metrics.registry import MAX_SERIES, Counter, Registry
 
@@ -31,6 +31,7 @@ _GRPC_FAILURES = frozenset(
         GrpcStatus.DATA_LOSS,
     )
 )
+_CANCEL = "CANCEL"  # Linkerd's word for a client that went away
 _GRPC_FINE = ("", "0")
 _GRPC_STATUSES = frozenset(str(status.value) for status in GrpcStatus)
 
@@ -69,6 +70,32 @@ class _Series:
             ),
         )
 
+    def count(self, request: Request, response: Response, error: str, started: float) -> None:
+        """Count an answer that has gone, or failed with ``error``."""
+        status = response.status
+        if error or status >= 400 or status == 101 or request.version == "2" or request.method == "CONNECT":
+            self._count_particular(request, response, error, started)
+            return
+        outcome = self.outcomes.get(status)
+        if outcome is None:
+            outcome = self.outcomes[status] = self.bind(status)
+        outcome[0].value += 1
+        outcome[1].record((trio.current_time() - started) * 1000)
+
+    def _count_particular(self, request: Request, response: Response, error: str, started: float) -> None:
+        grpc_status = _grpc_status(response) if request.is_grpc else ""
+        if not error and (response.status >= 400 or grpc_status not in _GRPC_FINE):
+            error = _error_in(response)
+        key = (response.status, grpc_status, error)
+        outcome = self.particular.get(key)
+        if outcome is None:
+            outcome = self.bind(*key)
+            if len(self.particular) < MAX_SERIES:  # the upstream chooses two of the three
+                self.particular[key] = outcome
+        outcome[0].value += 1
+        if not _is_tunnel(request, response):
+            outcome[1].record((trio.current_time() - started) * 1000)
+
 
 class ExchangeMetrics(dict[HttpVersion, _Series]):
     """Counts exchanges in a registry, the series of each protocol bound when it first occurs."""
@@ -89,83 +116,40 @@ class ExchangeMetrics(dict[HttpVersion, _Series]):
 
         async def count(exchange: Exchange) -> None:
             request = exchange.request
+            send = exchange.respond
             series = self[request.version]
             series.requests.value += 1
             series.in_flight.value += 1
-            watch = _Watch(exchange, series)
+            started = trio.current_time()
+            answered = False
+            cut: Response | None = None
+            error = _CANCEL  # what stands if nothing below says otherwise
+
+            async def respond(response: Response) -> None:
+                nonlocal answered, cut
+                if answered or not response.is_final:
+                    await send(response)
+                    return
+                answered = True
+                cut = response
+                await send(response)
+                cut = None
+                series.count(request, response, "", started)
+
             try:
-                await inner(Exchange(request, watch.respond, exchange.connection))
-                watch.unanswered("NA")
-            except Exception as error:
-                watch.unanswered(code_of(error))
+                await inner(Exchange(request, respond, exchange.connection))
+                error = NotAnswered.code
+            except Exception as failure:
+                error = code_of(failure)
                 raise
             finally:
                 series.in_flight.value -= 1
-                watch.unanswered("CANCEL")
+                if cut is not None:
+                    series.count(request, cut, error, started)
+                elif not answered:
+                    series.bind(0, error=error)[0].value += 1
 
         return count
-
-
-class _Watch:
-    """One exchange from its head to the last byte of its answer."""
-
-    __slots__ = ("counted", "request", "send", "series", "started")
-
-    def __init__(self, exchange: Exchange, series: _Series) -> None:
-        self.request = exchange.request
-        self.send = exchange.respond
-        self.series = series
-        self.started = trio.current_time()
-        self.counted = False
-
-    async def respond(self, response: Response) -> None:
-        """Send the response on, and count it when it has gone or failed."""
-        if self.counted or not (response.status >= 200 or response.status == 101):
-            await self.send(response)
-            return
-        self.counted = True
-        error = "CANCEL"  # what stands if neither line below is reached
-        try:
-            await self.send(response)
-            error = ""
-        except Exception as failure:
-            error = code_of(failure)
-            raise
-        finally:
-            self._count(response, error)
-
-    def _count(self, response: Response, error: str) -> None:
-        status = response.status
-        series = self.series
-        request = self.request
-        if error or status >= 400 or request.version == "2" or request.wants_tunnel:
-            self._count_particular(response, error)
-            return
-        outcome = series.outcomes.get(status)
-        if outcome is None:
-            outcome = series.outcomes[status] = series.bind(status)
-        outcome[0].value += 1
-        outcome[1].record((trio.current_time() - self.started) * 1000)
-
-    def _count_particular(self, response: Response, error: str) -> None:
-        grpc_status = _grpc_status(response) if self.request.is_grpc else ""
-        if not error and (response.status >= 400 or grpc_status not in _GRPC_FINE):
-            error = _error_in(response)
-        key = (response.status, grpc_status, error)
-        outcome = self.series.particular.get(key)
-        if outcome is None:
-            outcome = self.series.bind(*key)
-            if len(self.series.particular) < MAX_SERIES:  # the upstream chooses two of the three
-                self.series.particular[key] = outcome
-        outcome[0].value += 1
-        if not _is_tunnel(self.request, response):
-            outcome[1].record((trio.current_time() - self.started) * 1000)
-
-    def unanswered(self, error: str) -> None:
-        """Count an exchange that ends without an answer, unless it was counted."""
-        if not self.counted:
-            self.counted = True
-            self.series.bind(0, error=error)[0].value += 1
 
 
 def _is_tunnel(request: Request, response: Response) -> bool:

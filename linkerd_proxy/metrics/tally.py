@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 import trio
 
@@ -12,22 +12,24 @@ from linkerd_proxy.io.streams import abort, watch_hangup
 __all__ = ["Tally", "tallied"]
 
 
-@runtime_checkable
 class Tally(Protocol):
     """A stream that counts what it moves, as the package's own streams do."""
 
-    bytes_received: int
-    """Bytes read since the stream was made."""
-    bytes_sent: int
-    """Bytes written since the stream was made."""
+    @property
+    def bytes_received(self) -> int:
+        """Bytes read since the stream was made."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes written since the stream was made."""
 
 
 def tallied(
     stream: trio.abc.HalfCloseableStream,
 ) -> tuple[trio.abc.HalfCloseableStream, Tally]:
     """Return the stream and its tally: the stream as it is if it counts by itself, otherwise one around it."""
-    if isinstance(stream, Tally):
-        return stream, stream
+    if getattr(stream, "bytes_received", None) is not None:
+        return stream, cast("Tally", stream)
     counting = _Counting(stream)
     return counting, counting
 
