@@ -7,7 +7,7 @@ from typing import cast
 
 import trio
 
-from linkerd_proxy.io.streams import abort_nowait, watch_hangup
+from linkerd_proxy.io.streams import SocketStream, abort_nowait, watch_hangup
 
 __all__ = ["Rewound"]
 
