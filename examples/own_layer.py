@@ -1,5 +1,6 @@
 """Write a layer: every answer tells how long it took. Usage: linkerd-proxy run own_layer.py:proxy"""
 
+import os
 from dataclasses import dataclass
 
 import trio
@@ -23,4 +24,4 @@ class Took(Layer[Exchange, Exchange]):
         await inner(work.answering(respond))
 
 
-proxy = Http() | Took() | Rescue() | Client() | Connect("127.0.0.1:9000")
+proxy = Http() | Took() | Rescue() | Client() | Connect(os.environ.get("UPSTREAM", "127.0.0.1:9000"))

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import runpy
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -122,6 +123,25 @@ def command_options(path: str) -> str:
     return f"{text}\n\n{table}"
 
 
+def drawing(file: Path) -> str:
+    """Return what ``print`` shows of the stack in an example."""
+    stack = runpy.run_path(str(file))["proxy"]
+    return str(stack() if callable(stack) else stack)
+
+
+class Drawn(SphinxDirective):
+    """``.. drawn:: example.py``."""
+
+    required_arguments: ClassVar[int] = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Insert the drawing of the example's stack."""
+        relative, absolute = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(relative)
+        text = drawing(Path(absolute))
+        return [nodes.literal_block(text, text, language="text")]
+
+
 class FailureCodes(SphinxDirective):
     """``.. failure-codes::``."""
 
@@ -161,6 +181,7 @@ class Options(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
+    app.add_directive("drawn", Drawn)
     app.add_directive("failure-codes", FailureCodes)
     app.add_directive("metrics", Metrics)
     app.add_directive("dataclass-fields", Fields)

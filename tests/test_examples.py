@@ -1,0 +1,148 @@
+"""Every example runs as its usage says, on ports of the system's choice, and does what it is for."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PROGRAMS = sorted(EXAMPLES.glob("*.py"))
+PATIENCE = 30  # seconds; only a failure takes them
+
+
+@asynccontextmanager
+async def running(*command, **environment):
+    """Start a command, wait until it says where it listens, and yield the process, its port and what it said."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, *map(str, command)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | environment,
+    )
+    try:
+        said = b""
+        with trio.fail_after(PATIENCE):
+            while not (found := re.search(rb"listening on \S*?:(\d+)\n", said)):
+                chunk = await process.stdout.receive_some()
+                assert chunk, f"{command} ended: {said!r}"
+                said += chunk
+            yield process, int(found[1]), said.decode()
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()
+            await process.wait()
+            await process.stdout.aclose()
+            await process.stdin.aclose()
+
+
+def example(name, *arguments):
+    return running(EXAMPLES / f"{name}.py", "127.0.0.1:0", *arguments)
+
+
+async def ask(port, data, *, end=True):
+    """Send bytes, end the side if asked, and return all that comes back."""
+    with trio.fail_after(PATIENCE):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+            await client.send_all(data)
+            if end:
+                await client.send_eof()
+            return b"".join([chunk async for chunk in client])
+
+
+def get(port, path="/", version="1.1"):
+    head = f"GET {path} HTTP/{version}\r\nhost: example.test\r\nconnection: close\r\n\r\n"
+    return ask(port, head.encode(), end=False)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_is_short_and_says_how_it_is_used(program):
+    text = program.read_text()
+    assert len(text.splitlines()) <= 40
+    assert re.match(r'""".*Usage: .*"""\n', text), "the first line is a docstring with the usage"
+
+
+def test_every_example_is_tested_here():
+    tested = Path(__file__).read_text()
+    assert [path.stem for path in PROGRAMS if f'"{path.stem}"' not in tested and path.name not in tested] == []
+
+
+async def test_echo_sends_back():
+    async with example("echo") as (_, port, _):
+        assert await ask(port, b"there and back") == b"there and back"
+
+
+async def test_handler_answers():
+    async with example("handler") as (_, port, _):
+        assert (await get(port, "/one")).endswith(b"\r\n\r\nhello from /one\n")
+        post = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 4\r\n\r\nloud"
+        assert (await ask(port, post, end=False)).endswith(b"\r\n\r\nLOUD")
+
+
+async def test_tcp_forward_carries_both_ways():
+    async with example("echo") as (_, other, _), example("tcp_forward", f"127.0.0.1:{other}") as (_, port, said):
+        assert said.startswith(f"Forward()\nConnect('127.0.0.1:{other}')\n")
+        assert await ask(port, b"x" * 100_000) == b"x" * 100_000
+
+
+async def test_detect_sends_http_and_the_rest_to_different_places():
+    async with (
+        example("handler") as (_, web, _),
+        example("echo") as (_, other, _),
+        example("detect", f"127.0.0.1:{web}", f"127.0.0.1:{other}") as (_, port, said),
+    ):
+        assert "└─ otherwise: Forward()" in said
+        assert (await get(port, "/two")).endswith(b"hello from /two\n")
+        assert await ask(port, b"no http at all\n") == b"no http at all\n"
+
+
+async def test_reverse_http_routes_and_explains_failures():
+    async with (
+        example("handler") as (website, web, _),
+        example("echo") as (_, other, _),
+        example("reverse_http", f"127.0.0.1:{web}", f"127.0.0.1:{other}") as (_, port, _),
+    ):
+        assert (await get(port, "/api/three")).endswith(b"hello from /api/three\n")
+        assert (await get(port, "/three", version="1.0")).startswith(b"HTTP/1.")
+        assert await ask(port, b"no http at all\n") == b"no http at all\n"
+        website.kill()
+        await website.wait()
+        answer = await get(port, "/three")
+        assert answer.startswith(b"HTTP/1.1 502 ")
+        assert b"\r\nl5d-proxy-error: UF " in answer
+
+
+async def test_own_layer_adds_its_header():
+    async with example("handler") as (_, web, _), own_layer_before(web) as (_, port, _):
+        answer = await get(port, "/took")
+        assert answer.endswith(b"hello from /took\n")
+        assert re.search(rb"\r\nx-took-ms: \d+\.\d\r\n", answer)
+
+
+def own_layer_before(port):
+    """Run own_layer.py's stack by the command."""
+    stack = f"{EXAMPLES / 'own_layer.py'}:proxy"
+    return running("-m", "linkerd_proxy", "run", stack, "--listen", "127.0.0.1:0", UPSTREAM=f"127.0.0.1:{port}")
+
+
+async def test_embed_in_app_drains_at_the_end_of_its_input():
+    async with example("handler") as (_, web, _), example("embed_in_app", f"127.0.0.1:{web}") as (process, port, said):
+        assert (await get(port, "/in")).endswith(b"hello from /in\n")
+        await process.stdin.aclose()
+        while chunk := await process.stdout.receive_some():
+            said += chunk.decode()
+        assert said.endswith("drained\n")
+        assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("name", ["tcp_forward", "detect", "reverse_http", "handler", "echo", "embed_in_app"])
+async def test_control_c_ends_it(name):
+    async with example(name) as (process, _, _):
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+        assert process.returncode != 0
