@@ -84,11 +84,12 @@ async def serve(
 class _Room:
     """How many connections there are, and how many there may be."""
 
-    __slots__ = ("accepted", "count", "limit", "refused")
+    __slots__ = ("accepted", "count", "held", "limit", "refused")
 
     def __init__(self, limit: int) -> None:
         registry = current_registry()
         self.limit = limit
+        self.held = 0  # of this call alone: a flooded proxy must leave its admin endpoint room
         self.count = registry.gauge("proxy_open_connections", "Connections being served")
         self.accepted = registry.counter("proxy_accepted_total", "Connections accepted")
         self.refused = registry.counter("proxy_refused_total", "Connections closed at once for want of room")
@@ -99,12 +100,13 @@ async def _accept(
 ) -> None:
     while True:
         connection = await listener.accept()
-        if room.count.value >= room.limit:
+        if room.held >= room.limit:
             room.refused.value += 1
             await trio.aclose_forcefully(connection.stream)
             continue
         connection.drain = drain
         room.accepted.value += 1
+        room.held += 1
         room.count.value += 1
         connections.start_soon(_serve_one, service, connection, room)
 
@@ -113,4 +115,5 @@ async def _serve_one(service: Service[Connection], connection: Connection, room:
     try:
         await contained(service, connection)
     finally:
+        room.held -= 1
         room.count.value -= 1

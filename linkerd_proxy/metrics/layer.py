@@ -23,7 +23,7 @@ W = TypeVar("W", bound=Connection | Exchange | Dial, default=Exchange)
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Metrics(Layer[W, W], Generic[W]):
     """Counts what passes: golden signals of exchanges, connections and bytes of transport, in Linkerd's names.
 
@@ -69,3 +69,6 @@ class Metrics(Layer[W, W], Generic[W]):
 
         with registry.collecting(transport.collect):
             yield service
+
+    def __repr__(self) -> str:
+        return f"Metrics({dict(self.labels)})" if self.labels else "Metrics()"

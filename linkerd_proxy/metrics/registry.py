@@ -158,13 +158,17 @@ class Registry:
         for collector in list(self._collectors.values()):
             collector()
 
-    def merge(self, other: Registry) -> None:
+    def merge(self, other: Registry, *, gauges: bool = True) -> None:
         """Add what another registry counted: counters and gauges are summed, histograms merged exactly.
 
-        A family that is of another kind here is a programming error, as in :meth:`counter`.
+        Args:
+            other: What to add. A family that is of another kind here is an error, as in :meth:`counter`.
+            gauges: Whether with its gauges, which mean nothing any more once its process has ended.
         """
         theirs: Family[Any]
         for theirs in other:
+            if theirs.kind == "gauge" and not gauges:
+                continue
             mine: Family[Any] = self._family(theirs.name, theirs.help, theirs.kind, theirs.make)
             for labels, series in theirs.series.items():
                 mine.labels(labels).merge(series)

@@ -7,7 +7,7 @@ from typing import Protocol, cast
 
 import trio
 
-from linkerd_proxy.io.streams import abort, watch_hangup
+from linkerd_proxy.io.streams import abort_nowait, watch_hangup
 
 __all__ = ["Tally", "tallied"]
 
@@ -60,8 +60,8 @@ class _Counting(trio.abc.HalfCloseableStream):
     async def aclose(self) -> None:
         await self.stream.aclose()
 
-    async def abort(self) -> None:
-        await abort(self.stream)
+    def abort(self) -> None:
+        abort_nowait(self.stream)
 
     def watch_hangup(self, callback: Callable[[], None] | None) -> None:
         watch_hangup(self.stream, callback)
