@@ -8,6 +8,7 @@ its bytes on the spot and wakes nobody.
 from __future__ import annotations
 
 import logging
+import os
 import select
 import sys
 from collections import deque
@@ -54,11 +55,14 @@ class ReactorStatistics:
 class Reactor:
     """Waits for all sockets of a Trio run and hands out their events."""
 
-    __slots__ = ("_again", "_epoll", "_fd", "counts", "handlers", "scratch", "woke")
+    __slots__ = ("_again", "_alarm", "_asleep", "_epoll", "_fd", "counts", "handlers", "scratch", "woke")
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._fd = self._epoll.fileno()
+        self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # rung when there is work though no socket stirs
+        self._epoll.register(self._alarm, select.EPOLLIN | select.EPOLLET)
+        self._asleep = False
         self._again: deque[Callable[[], None]] = deque()
         self.handlers: dict[int, Handler] = {}
         self.counts = ReactorStatistics()
@@ -87,6 +91,9 @@ class Reactor:
     def call_again(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after the next poll: for work that has had its share of this turn."""
         self._again.append(callback)
+        if self._asleep:
+            self._asleep = False
+            os.eventfd_write(self._alarm, 1)
 
     def statistics(self) -> ReactorStatistics:
         """Return what the reactor did so far (a live object)."""
@@ -98,7 +105,9 @@ class Reactor:
         try:
             while True:
                 if not self._again:
+                    self._asleep = True
                     await trio.lowlevel.wait_readable(self._fd)
+                    self._asleep = False
                     self.counts.waits += 1
                 rounds = 0
                 while self._turn():
@@ -108,7 +117,9 @@ class Reactor:
                         rounds = 0
                         await trio.lowlevel.checkpoint()
         finally:
+            self._asleep = False
             self._epoll.close()
+            os.close(self._alarm)
             self.handlers.clear()
 
     def _turn(self) -> bool:
