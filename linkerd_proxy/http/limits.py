@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["Limits"]
+__all__ = ["Limits", "described"]
 
 _KIB = 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Limits:
     """What peers may ask of the HTTP codecs: sizes in bytes, times in seconds, counts.
 
@@ -93,16 +93,11 @@ class Limits:
     """Receive window of a stream (Linkerd: 65,535)."""
     h2_connection_window: int = 1024 * _KIB
     """Receive window of a connection (Linkerd: 1 MiB)."""
-    h2_max_frame: int = 16 * _KIB
-    """Largest frame payload taken (RFC 9113's default)."""
-    h2_table_size: int = 4096
-    """HPACK table, both ways, whatever the peer offers (RFC 9113's default)."""
     h2_max_continuations: int = 8
     """CONTINUATION frames in a block (own: a 16 KiB list needs one; CVE-2024-27316)."""
-    h2_stream_buffer: int = 64 * _KIB
-    """Bytes buffered for sending on a stream (own)."""
-    h2_connection_buffer: int = 1024 * _KIB
-    """Bytes buffered for sending on a connection; above it nothing more is read (Envoy's edge profile: 1 MiB)."""
+    h2_send_buffer: int = 64 * _KIB
+    """Bytes waiting to be written on a connection above which streams wait before they add content, and above which,
+    not counting content, nothing more is read (own; with a peer that does not read, everything stands still)."""
     h2_max_streams_total: int = 100_000
     """Streams of one client connection before it is ended in good order (own)."""
     h2_client_streams_total: int = 1_000_000
@@ -150,3 +145,13 @@ class Limits:
             value = getattr(self, name)
             if isinstance(value, int | float) and value < 0:
                 raise InvalidConfiguration(f"Limits({name}={value!r}) is negative: give 0 or more")
+
+    def __repr__(self) -> str:
+        changed = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"Limits({', '.join(changed)})"
+
+
+def described(name: str, **values: tuple[object, object]) -> str:
+    """Return a layer's ``repr`` that names only what differs from the default, given as (value, default)."""
+    parts = [f"{key}={value!r}" for key, (value, default) in values.items() if value != default]
+    return f"{name}({', '.join(parts)})"

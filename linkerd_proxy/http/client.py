@@ -1,0 +1,138 @@
+"""The layer that asks upstreams over HTTP: exchanges in, dials out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import trio
+
+from linkerd_proxy.address import AnyAddress
+from linkerd_proxy.core.message import Request, Whole
+from linkerd_proxy.core.stack import Layer, Service
+from linkerd_proxy.core.work import Dial, Exchange, Target
+from linkerd_proxy.errors import UpstreamClosed, UpstreamReset
+from linkerd_proxy.http.deadlines import Deadlines, open_deadlines
+from linkerd_proxy.http.h1.client import ClientConnection
+from linkerd_proxy.http.h1.codec import CodecName, make_codec
+from linkerd_proxy.http.h1.heads import Heads
+from linkerd_proxy.http.limits import Limits, described
+from linkerd_proxy.http.pool import Pool
+
+__all__ = ["Client"]
+
+_DEFAULT = Limits()
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110 section 9.2.2
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Client(Layer[Exchange, Dial]):
+    """Sends requests to an upstream and answers with its responses, over connections that it keeps and uses again.
+
+    The target is the connection's original destination; an inner ``Connect("host:port")`` wins over it.
+
+    Args:
+        protocol: ``same`` asks in the version in which the client asked; ``http/1.1`` and ``h2`` (with prior knowledge)
+            translate. CONNECT and upgrades always go over HTTP/1.1, as with Linkerd.
+        codec: The library that parses HTTP/1 heads: ``auto``, ``h11`` or ``httptools``.
+        limits: What upstreams may do, and how many connections there may be.
+
+    Serving raises:
+        ConnectFailed: if there was no connection.
+        Overloaded: if too many requests wait for one.
+        UpstreamClosed, UpstreamReset, UpstreamProtocolError, IdleTimeout: if the upstream failed.
+        UpstreamUnsent: if an HTTP/2 upstream surely did not process the request.
+
+    A request whose *reused* connection died before a byte of the answer came is sent once more, on a fresh connection,
+    if its method is idempotent and its body is whole. After anything odd a connection is closed, never kept.
+    Cancellation aborts the exchange's HTTP/1 connection (HTTP/2: resets its stream).
+    """
+
+    protocol: Literal["same", "http/1.1", "h2"] = "same"
+    codec: CodecName = "auto"
+    limits: Limits = _DEFAULT
+
+    @asynccontextmanager
+    async def open(self, inner: Service[Dial]) -> AsyncIterator[Service[Exchange]]:
+        """Yield the service of exchanges; its connections are closed at the end."""
+        heads = Heads(make_codec(self.codec), self.limits)
+        async with open_deadlines() as deadlines, trio.open_nursery() as nursery:
+            client = _Client(self, inner, nursery, heads, deadlines)
+            yield client.serve
+            nursery.cancel_scope.cancel()
+
+    def __repr__(self) -> str:
+        return described(
+            "Client", protocol=(self.protocol, "same"), codec=(self.codec, "auto"), limits=(self.limits, _DEFAULT)
+        )
+
+
+class _Client:
+    """The live state of one opened ``Client``."""
+
+    __slots__ = ("_deadlines", "_heads", "_inner", "_nursery", "_pools", "_protocol")
+
+    def __init__(
+        self, layer: Client, inner: Service[Dial], nursery: trio.Nursery, heads: Heads, deadlines: Deadlines
+    ) -> None:
+        self._protocol = layer.protocol
+        self._inner = inner
+        self._nursery = nursery
+        self._heads = heads
+        self._deadlines = deadlines
+        self._pools: dict[AnyAddress | None, Pool] = {}
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Serve one exchange over a connection of the right kind."""
+        request = exchange.request
+        if self._protocol != "http/1.1" and (self._protocol == "h2" or request.version == "2"):
+            if not request.wants_tunnel or request.version == "2":
+                raise NotImplementedError
+        address = exchange.connection.original_dst
+        pool = self._pools.get(address)
+        if pool is None:
+            pool = self._make_pool(address)
+        authority = request.authority
+        # HTTP/1.0, or no host: nothing tells whose connection it would be (as in Linkerd).
+        keep = bool(authority) and request.version != "1.0"
+        connection = pool.take(authority) if keep else None
+        if connection is None:
+            connection = await pool.connect(authority)
+        elif await self._try_reused(pool, connection, exchange):
+            return
+        else:
+            connection = await pool.connect(authority)
+        await self._use(pool, connection, exchange, keep)
+
+    async def _try_reused(self, pool: Pool, connection: ClientConnection, exchange: Exchange) -> bool:
+        """Use a kept connection; return whether that worked, or else the request may be repeated on a fresh one."""
+        try:
+            await self._use(pool, connection, exchange, True)
+        except (UpstreamClosed, UpstreamReset):
+            if connection.begun or not _repeatable(exchange.request):
+                raise
+            return False
+        return True
+
+    async def _use(self, pool: Pool, connection: ClientConnection, exchange: Exchange, keep: bool) -> None:
+        clean = False
+        try:
+            await connection.exchange(exchange, keep_alive=keep)
+            clean = True
+        finally:
+            pool.release(connection, exchange.request.authority, clean=clean)
+
+    def _make_pool(self, address: AnyAddress | None) -> Pool:
+        for known, pool in list(self._pools.items()):
+            if pool.unused:
+                del self._pools[known]
+        target = Target(address, protocol="http/1")
+        pool = self._pools[address] = Pool(target, self._inner, self._nursery, self._heads, self._deadlines)
+        return pool
+
+
+def _repeatable(request: Request) -> bool:
+    """Whether the request can be sent again: nothing of its body is lost, and twice is as good as once."""
+    return request.method in _IDEMPOTENT and isinstance(request.body, Whole)

@@ -1,0 +1,109 @@
+"""Heads in, messages out: scan, parse and validate, with a memory for heads that come again."""
+
+from __future__ import annotations
+
+from linkerd_proxy.core.message import Request, Response
+from linkerd_proxy.errors import BadRequest, UpstreamProtocolError
+from linkerd_proxy.headers import Headers, RawHeaders
+from linkerd_proxy.http.h1.codec import Codec, Malformed
+from linkerd_proxy.http.h1.scan import scan_request, scan_response
+from linkerd_proxy.http.limits import Limits
+from linkerd_proxy.http.validate import Framing, request_from_h1, response_from_h1
+
+__all__ = ["Heads"]
+
+_MEMO_SIZE = 256
+_MEMO_LENGTH = 2048  # so that a memo holds at most half a megabyte of heads
+
+
+class Heads:
+    """Reads heads with one codec and one set of limits; one for each opened layer.
+
+    Clients and upstreams say the same again and again: a head that is equal byte for byte to one that passed needs
+    neither scan nor parser. What is remembered is small and bounded, and forgotten as a whole when full.
+    """
+
+    __slots__ = ("_requests", "_responses", "codec", "limits")
+
+    def __init__(self, codec: Codec, limits: Limits) -> None:
+        self.codec = codec
+        self.limits = limits
+        self._requests: dict[tuple[bytes, str], tuple[Request, Framing]] = {}
+        self._responses: dict[tuple[bytes, str], tuple[Response, Framing]] = {}
+
+    def request(self, head: bytes, scheme: str) -> tuple[Request, Framing]:
+        """Return the request that a whole head says, without its body, and how its content is framed.
+
+        Raises:
+            BadRequest: or RequestRefused, with the status to answer.
+        """
+        key = head, scheme
+        known = self._requests.get(key)
+        if known is None:
+            known = self._read_request(head, scheme)
+            if len(head) <= _MEMO_LENGTH:
+                if len(self._requests) >= _MEMO_SIZE:
+                    self._requests.clear()
+                self._requests[key] = known
+        kept, framing = known
+        request = Request.__new__(Request)  # a copy, for layers may change what they are given
+        request.method = kept.method
+        request.path = kept.path
+        request.headers = Headers.of(kept.headers.raw.copy())
+        request.body = kept.body
+        request.authority = kept.authority
+        request.scheme = kept.scheme
+        request.version = kept.version
+        request.upgrade = kept.upgrade
+        return request, framing
+
+    def _read_request(self, head: bytes, scheme: str) -> tuple[Request, Framing]:
+        head, line = scan_request(head, self.limits)
+        method, target, version = line.groups()
+        try:
+            fields = self.codec.request_fields(head, line.end())
+        except Malformed as error:
+            # The validator knows better which status such a head gets; the library's word is final if it does not.
+            request_from_h1(method, target, version, _plain_fields(head, line.end()), self.limits, scheme)
+            raise BadRequest(f"{self.codec.name} does not take the head: {error}") from None
+        return request_from_h1(method, target, version, fields, self.limits, scheme)
+
+    def response(self, head: bytes, request_method: str) -> tuple[Response, Framing]:
+        """Return the response that a whole head says, without its body, and how its content is framed.
+
+        Raises:
+            UpstreamProtocolError: if it is none.
+        """
+        key = head, request_method
+        known = self._responses.get(key)
+        if known is None:
+            known = self._read_response(head, request_method)
+            if len(head) <= _MEMO_LENGTH:
+                if len(self._responses) >= _MEMO_SIZE:
+                    self._responses.clear()
+                self._responses[key] = known
+        kept, framing = known
+        response = Response.__new__(Response)
+        response.status = kept.status
+        response.headers = Headers.of(kept.headers.raw.copy())
+        response.body = kept.body
+        response.version = kept.version
+        response.declared_length = kept.declared_length
+        return response, framing
+
+    def _read_response(self, head: bytes, request_method: str) -> tuple[Response, Framing]:
+        try:
+            head, line = scan_response(head, self.limits)
+            version, status = line.groups()
+            fields = self.codec.response_fields(head, line.end())
+        except (BadRequest, Malformed) as error:
+            raise UpstreamProtocolError(f"the upstream's head is malformed: {error}") from None
+        return response_from_h1(int(status), version, fields, request_method, self.limits)
+
+    def __repr__(self) -> str:
+        return f"<Heads by {self.codec.name}>"
+
+
+def _plain_fields(head: bytes, line_end: int) -> RawHeaders:
+    lines = head[line_end:-4].split(b"\r\n") if len(head) - 2 > line_end else []
+    return [(name, value) for name, _, value in (line.partition(b":") for line in lines)]
