@@ -102,6 +102,8 @@ class Limits:
     """Streams of one client connection before it is ended in good order (own)."""
     h2_client_streams_total: int = 1_000_000
     """Streams on one upstream connection before it is replaced (own: ids end at 2**31)."""
+    h2_client_idle: float = 60.0
+    """How long an upstream HTTP/2 connection without streams is kept (own)."""
     h2_client_max_connections: int = 16
     """HTTP/2 connections per target, opened as streams run out (own)."""
     h2_resets_per_second: float = 100.0

@@ -50,13 +50,14 @@ def request_from_h2(raw: RawHeaders, limits: Limits) -> Request:
     """Return an HTTP/2 request of fields that include the pseudo ones.
 
     Its ``body`` only carries the declared length (``EMPTY`` for none declared); the codec puts its own in place.
-    Extended CONNECT (RFC 8441) is refused with 501, for it was not offered.
+    Extended CONNECT (RFC 8441) becomes a GET with ``upgrade``, as the same wish is in HTTP/1.
     """
     pseudo, rest = _split_pseudo(raw, _REQUEST_PSEUDO)
     fields = _h2_fields(rest, limits)
-    if b":protocol" in pseudo:
-        raise RequestRefused("extended CONNECT was not offered", 501)
     method = check_method(pseudo.get(b":method", b""))
+    upgrade = _h2_upgrade(pseudo, method, limits)
+    if upgrade is not None:
+        method = "GET"  # what the same wish is in HTTP/1, so that layers see one form
     authority = _h2_authority(pseudo.get(b":authority"), fields.get(b"host"))
     if method == "CONNECT":
         if b":path" in pseudo or b":scheme" in pseudo or b":authority" not in pseudo:
@@ -74,8 +75,28 @@ def request_from_h2(raw: RawHeaders, limits: Limits) -> Request:
         fields.end_to_end.append((b"te", b"trailers"))
     body = EMPTY if length is None else Body(length)
     return Request(
-        method, path, Headers.of(fields.end_to_end), body, authority=authority, scheme=scheme, version="2"
-    )  # fmt: skip
+        method,
+        path,
+        Headers.of(fields.end_to_end),
+        body,
+        authority=authority,
+        scheme=scheme,
+        version="2",
+        upgrade=upgrade,
+    )
+
+
+def _h2_upgrade(pseudo: dict[bytes, bytes], method: str, limits: Limits) -> str | None:
+    """Return the protocol that an extended CONNECT asks for (RFC 8441 section 4)."""
+    protocol = pseudo.get(b":protocol")
+    if protocol is None:
+        return None
+    if method != "CONNECT" or b":authority" not in pseudo:
+        raise BadRequest(":protocol without CONNECT and an :authority")
+    name = protocol.decode("latin-1").lower()
+    if name not in limits.upgrades:
+        raise RequestRefused(f"protocol {name[:32]!r} is not one that Limits(upgrades=...) allows", 501)
+    return name
 
 
 def _h2_authority(authority: bytes | None, hosts: list[bytes]) -> str:
