@@ -20,6 +20,7 @@ from linkerd_proxy.http.h1.codec import CodecName, make_codec
 from linkerd_proxy.http.h1.heads import Heads
 from linkerd_proxy.http.limits import Limits, described
 from linkerd_proxy.http.pool import Pool
+from linkerd_proxy.http.pool_h2 import H2Pool
 
 __all__ = ["Client"]
 
@@ -72,7 +73,7 @@ class Client(Layer[Exchange, Dial]):
 class _Client:
     """The live state of one opened ``Client``."""
 
-    __slots__ = ("_deadlines", "_heads", "_inner", "_nursery", "_pools", "_protocol")
+    __slots__ = ("_deadlines", "_h2_pools", "_heads", "_inner", "_nursery", "_pools", "_protocol")
 
     def __init__(
         self, layer: Client, inner: Service[Dial], nursery: trio.Nursery, heads: Heads, deadlines: Deadlines
@@ -83,14 +84,15 @@ class _Client:
         self._heads = heads
         self._deadlines = deadlines
         self._pools: dict[AnyAddress | None, Pool] = {}
+        self._h2_pools: dict[AnyAddress | None, H2Pool] = {}
 
     async def serve(self, exchange: Exchange) -> None:
         """Serve one exchange over a connection of the right kind."""
         request = exchange.request
-        if self._protocol != "http/1.1" and (self._protocol == "h2" or request.version == "2"):
-            if not request.wants_tunnel or request.version == "2":
-                raise NotImplementedError
         address = exchange.connection.original_dst
+        if self._protocol != "http/1.1" and self._asks_in_h2(request):
+            await self._h2_pool(address).serve(exchange)
+            return
         pool = self._pools.get(address)
         if pool is None:
             pool = self._make_pool(address)
@@ -105,6 +107,21 @@ class _Client:
         else:
             connection = await pool.connect(authority)
         await self._use(pool, connection, exchange, keep)
+
+    def _asks_in_h2(self, request: Request) -> bool:
+        return request.version == "2" or (self._protocol == "h2" and not request.wants_tunnel)
+
+    def _h2_pool(self, address: AnyAddress | None) -> H2Pool:
+        pool = self._h2_pools.get(address)
+        if pool is None:
+            for known, other in list(self._h2_pools.items()):
+                if other.unused:
+                    del self._h2_pools[known]
+            target = Target(address, protocol="http/2")
+            pool = self._h2_pools[address] = H2Pool(
+                target, self._inner, self._nursery, self._heads.limits, self._deadlines
+            )
+        return pool
 
     async def _try_reused(self, pool: Pool, connection: ClientConnection, exchange: Exchange) -> bool:
         """Use a kept connection; return whether that worked, or else the request may be repeated on a fresh one."""
