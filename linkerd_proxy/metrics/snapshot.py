@@ -3,51 +3,52 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from linkerd_proxy.metrics.histogram import Histogram
 from linkerd_proxy.metrics.registry import AnyFamily, Counter, Gauge, Labels, Registry
 
-__all__ = ["from_json", "to_json"]
+__all__ = ["dumped", "loaded"]
 
 
-def to_json(registry: Registry) -> str:
-    """Return all metrics as one line of JSON: exponential buckets as they are, so that merging stays exact."""
+def dumped(registry: Registry) -> Iterator[str]:
+    """Yield all metrics, a line of JSON for each family: exponential buckets as they are, so that merging stays exact.
+
+    Whoever sends the lines can let others have a turn between them.
+    """
     registry.collect()
-    return json.dumps(
-        [
+    for family in registry:
+        yield json.dumps(
             {
                 "name": family.name,
                 "help": family.help,
                 "kind": family.kind,
                 "series": [[labels, _state(series)] for labels, series in _series(family)],
-            }
-            for family in registry
-        ],
-        separators=(",", ":"),
-    )
+            },
+            separators=(",", ":"),
+        )
 
 
-def from_json(text: str | bytes) -> Registry:
-    """Return the registry that :func:`to_json` wrote.
+def loaded(lines: Iterable[str | bytes]) -> Registry:
+    """Return the registry that :func:`dumped` wrote.
 
     Raises:
-        ValueError: if it is not such a text.
+        ValueError: if those are no such lines.
     """
     registry = Registry()
+    makers = _makers(registry)
     try:
-        for family in json.loads(text):
-            make: dict[str, Callable[..., Counter | Gauge | Histogram]] = {
-                "counter": registry.counter,
-                "gauge": registry.gauge,
-                "histogram": registry.histogram,
-            }
+        for line in lines:
+            family = json.loads(line)
             for labels, state in family["series"]:
-                series = make[family["kind"]](family["name"], family["help"], **dict(labels))
-                _restore(series, state)
+                _restore(makers[family["kind"]](family["name"], family["help"], **dict(labels)), state)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no snapshot of metrics: {error!r}") from error
     return registry
+
+
+def _makers(registry: Registry) -> dict[str, Callable[..., Counter | Gauge | Histogram]]:
+    return {"counter": registry.counter, "gauge": registry.gauge, "histogram": registry.histogram}
 
 
 def _series(family: AnyFamily) -> list[tuple[Labels, Counter | Gauge | Histogram]]:

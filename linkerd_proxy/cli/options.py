@@ -1,0 +1,104 @@
+"""Types of the command's options: addresses, durations with a unit, log levels."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import click
+
+from linkerd_proxy.address import parse_address
+from linkerd_proxy.errors import InvalidConfiguration
+
+__all__ = ["ADDRESS", "DURATION", "LOG_LEVEL", "parse_duration", "parse_log_level"]
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LEVELS = {
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "off": logging.CRITICAL + 1,
+}
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of ``90s``, ``1.5m`` or ``250ms``; as in Linkerd only 0 may go without a unit.
+
+    Raises:
+        InvalidConfiguration: if it is none.
+    """
+    if text.strip() == "0":
+        return 0.0
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise InvalidConfiguration(f"{text!r} is no duration: give a number with a unit (ms, s, m, h, d), as in 30s")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def parse_log_level(text: str) -> int:
+    """Return the level of ``info``, or what Linkerd's ``warn,linkerd=info`` says of the proxy itself.
+
+    Raises:
+        InvalidConfiguration: if it names no level.
+    """
+    level: int | None = None
+    for part in text.lower().split(","):
+        target, equals, name = part.strip().rpartition("=")
+        if name not in _LEVELS:
+            raise InvalidConfiguration(f"{text!r} names no log level: give one of {', '.join(_LEVELS)}")
+        if (equals and target.startswith("linkerd")) or (not equals and level is None):
+            level = _LEVELS[name]
+    return logging.WARNING if level is None else level
+
+
+class _AddressType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
+    """Checks an address, and leaves it as it was written."""
+
+    name = "address"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            parse_address(value)
+        except InvalidConfiguration as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+class _DurationType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
+    """Seconds, written with a unit."""
+
+    name = "duration"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if not isinstance(value, str):
+            return value
+        try:
+            return parse_duration(value)
+        except InvalidConfiguration as error:
+            self.fail(str(error), param, ctx)
+
+
+class _LogLevelType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
+    """A level of logging."""
+
+    name = "level"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if not isinstance(value, str):
+            return value
+        try:
+            return parse_log_level(value)
+        except InvalidConfiguration as error:
+            self.fail(str(error), param, ctx)
+
+
+ADDRESS = _AddressType()
+"""``host:port``, ``:port``, a port, or ``unix:/path``."""
+DURATION = _DurationType()
+"""A number with a unit."""
+LOG_LEVEL = _LogLevelType()
+"""One of Linkerd's words for a level, or its list of them."""
