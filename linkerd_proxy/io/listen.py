@@ -12,7 +12,7 @@ import trio
 from linkerd_proxy.address import AnyAddress, UnixAddress
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.io.bind import bound_sockets, remove_socket_file
-from linkerd_proxy.io.loops import listening, not_listening
+from linkerd_proxy.io.loops import came_through, listening, not_listening
 from linkerd_proxy.io.options import TcpOptions
 from linkerd_proxy.io.original_dst import original_destination
 from linkerd_proxy.io.sockaddr import SockAddr, from_sockaddr, local_address
@@ -101,6 +101,7 @@ class SocketListener:
         if self.socket.fileno() < 0:
             raise trio.ClosedResourceError("this listener was closed")
         sock, peer = self.socket.accept()
+        came_through(self._address)
         try:
             return self._connection(sock, peer)
         except OSError as error:

@@ -1,16 +1,17 @@
-"""Which addresses this process listens on, so that it does not connect to itself."""
+"""Which addresses this process listens on, and which of them work came through, so that it is not sent back there."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
 from collections import Counter
+from contextvars import ContextVar
 
 import trio
 
 from linkerd_proxy.address import Address, AnyAddress
 
-__all__ = ["is_own_listener", "listening", "not_listening"]
+__all__ = ["came_through", "is_own_listener", "listening", "not_listening", "would_loop"]
 
 _own: trio.lowlevel.RunVar[Counter[AnyAddress]] = trio.lowlevel.RunVar("linkerd_proxy.own_listeners")
 
@@ -37,19 +38,39 @@ def not_listening(address: AnyAddress) -> None:
         del own[address]
 
 
+_through: ContextVar[AnyAddress | None] = ContextVar("linkerd_proxy.came_through", default=None)
+
+
+def came_through(address: AnyAddress) -> None:
+    """Note that what this task, and those that it starts, will serve came through the listener on that address."""
+    _through.set(address)
+
+
+def would_loop(address: AnyAddress) -> bool:
+    """Whether a connection to this address would arrive at the listener that this task's work came through.
+
+    Other listeners of the process are no loop: a test, or a demonstration, has a proxy and its upstream in one.
+    """
+    through = _through.get()
+    return through is not None and _meets(through, address)
+
+
 def is_own_listener(address: AnyAddress) -> bool:
     """Whether a connection to this address would arrive at a listener of this process.
 
     A listener on every interface is met at each address of this host. Names are not looked up: ask again with the
     addresses that they resolve to.
     """
-    own = _addresses()
-    if address in own:
+    return any(_meets(listener, address) for listener in _addresses())
+
+
+def _meets(listener: AnyAddress, address: AnyAddress) -> bool:
+    if listener == address:
         return True
-    if not isinstance(address, Address) or not address.is_ip:
+    if not isinstance(address, Address) or not isinstance(listener, Address) or not address.is_ip:
         return False
-    everywhere = [one for one in own if isinstance(one, Address) and one.port == address.port and _is_any(one.host)]
-    return bool(everywhere) and (_is_any(address.host) or _is_of_this_host(address.host))
+    everywhere = listener.port == address.port and _is_any(listener.host)
+    return everywhere and (_is_any(address.host) or _is_of_this_host(address.host))
 
 
 def _is_any(host: str) -> bool:

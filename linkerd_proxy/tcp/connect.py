@@ -11,7 +11,7 @@ from linkerd_proxy.core.stack import Service, Stack
 from linkerd_proxy.core.work import Dial
 from linkerd_proxy.errors import ConnectFailed, InvalidConfiguration, NoTarget
 from linkerd_proxy.io.dial import dial as connect_to
-from linkerd_proxy.io.loops import is_own_listener
+from linkerd_proxy.io.loops import would_loop
 from linkerd_proxy.io.options import TcpOptions
 from linkerd_proxy.io.streams import SocketStream
 
@@ -32,7 +32,7 @@ class Connect(Stack[Dial]):
     Serving raises:
         NoTarget: if neither says where to.
         ConnectFailed, ConnectTimeout: if no address could be reached; the last one's error, the others as notes.
-        LoopDetected: if the target is a listener of this very process.
+        LoopDetected: if the target is the listener that the work came through.
     """
 
     addresses: tuple[AnyAddress, ...]
@@ -89,7 +89,7 @@ class Connect(Stack[Dial]):
         for address in addresses:
             try:
                 return await connect_to(
-                    address, timeout=self.timeout, source=self.source, options=self.options, is_loop=is_own_listener
+                    address, timeout=self.timeout, source=self.source, options=self.options, is_loop=would_loop
                 )
             except ConnectFailed as error:
                 failures.append(error)
