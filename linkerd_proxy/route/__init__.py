@@ -1,0 +1,5 @@
+"""Which requests go where."""
+
+from linkerd_proxy.route.route import Route
+
+__all__ = ["Route"]

@@ -1,0 +1,201 @@
+"""The layer that turns failures into answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from linkerd_proxy.core.contain import record_failure, unwrapped
+from linkerd_proxy.core.message import Body, Response
+from linkerd_proxy.core.stack import Layer, Service
+from linkerd_proxy.core.work import Exchange
+from linkerd_proxy.errors import GrpcStatus, NotAnswered, Overloaded, ProxyError, UpstreamReset
+from linkerd_proxy.headers import Headers
+
+__all__ = ["Rescue", "Verdict", "explain"]
+
+_MAX_MESSAGE = 512  # characters of an explanation in a header: own figure, a small part of what heads may be long
+_RETRY_AFTER = 1  # seconds; own figure: shed load comes back soon, and spread by the clients' own jitter
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a failure means to the client, in HTTP and in gRPC.
+
+    Args:
+        code: The failure's short code.
+        message: One line of printable ASCII, at most 512 characters, for a header.
+        status: The HTTP status.
+        grpc_status: The gRPC status.
+        closes: Whether the client's HTTP/1 connection ends with it.
+        retry_after: Seconds after which to try again, or None.
+    """
+
+    code: str
+    message: str
+    status: int
+    grpc_status: GrpcStatus
+    closes: bool
+    retry_after: int | None = None
+
+
+def explain(error: Exception) -> Verdict:
+    """Say what a failure means to the client: Linkerd's table of error answers."""
+    if isinstance(error, ProxyError):
+        return Verdict(
+            error.code,
+            _one_line(str(error)),
+            error.status,
+            error.grpc_status,
+            error.closes,
+            _RETRY_AFTER if isinstance(error, Overloaded) else None,
+        )
+    if isinstance(error, OSError | trio.BrokenResourceError):
+        message = "the connection to the upstream failed; look into the proxy's log"
+        return Verdict("IO", message, 502, GrpcStatus.UNAVAILABLE, closes=True)
+    # The text of an unexpected exception may hold anything: it goes to the log and not to the client.
+    message = "the proxy met an unexpected error; look into its log"
+    return Verdict("BUG", message, 500, GrpcStatus.INTERNAL, closes=True)
+
+
+def _one_line(text: str) -> str:
+    line = text.encode("unicode_escape").decode("ascii")
+    return line if len(line) <= _MAX_MESSAGE else line[: _MAX_MESSAGE - 3] + "..."
+
+
+@dataclass(frozen=True, slots=True)
+class Rescue(Layer[Exchange, Exchange]):
+    """Answers exchanges that failed, as Linkerd does: no body, the failure's status, and why in a header.
+
+    An exchange that has no answer yet gets one: the status of the :exc:`~linkerd_proxy.errors.ProxyError`, 502 for a
+    connection that broke, 500 for anything unexpected, and 502 where nobody answered at all. gRPC calls get HTTP 200
+    with ``grpc-status`` and ``grpc-message`` instead. Where the error says so, an HTTP/1 connection ends with the
+    answer. The failure is counted in ``proxy_errors_total`` and logged on one line.
+
+    An answer that has begun can't be taken back. A gRPC answer is ended with trailers that tell the failure; any
+    other failure passes through, and the codec aborts the message visibly. So does the reset of an HTTP/2 stream for an
+    HTTP/2 client, whose code then reaches it.
+
+    Args:
+        headers: Whether answers carry ``l5d-proxy-error`` with the code and the message, which names addresses.
+    """
+
+    headers: bool = True
+
+    @asynccontextmanager
+    async def open(self, inner: Service[Exchange]) -> AsyncIterator[Service[Exchange]]:
+        """Yield the live service."""
+
+        async def service(exchange: Exchange) -> None:
+            rescued = _Rescued(exchange, self.headers)
+            try:
+                await inner(exchange.answering(rescued.respond))
+                if not rescued.answered:
+                    raise NotAnswered("no layer answered the request", layer="Rescue")
+            except Exception as error:
+                await rescued.rescue(unwrapped(error))
+
+        yield service
+
+
+class _Rescued:
+    """One exchange, and whether it has been answered."""
+
+    __slots__ = ("answered", "exchange", "headers")
+
+    def __init__(self, exchange: Exchange, headers: bool) -> None:
+        self.exchange = exchange
+        self.headers = headers
+        self.answered = False
+
+    async def respond(self, response: Response) -> None:
+        if response.status >= 200 or response.status == 101:
+            self.answered = True
+            if self.exchange.request.is_grpc:
+                response = _with_body(response, _GrpcBody(response.body, self))
+        await self.exchange.respond(response)
+
+    async def rescue(self, error: Exception) -> None:
+        """Answer a failure, or raise it where that is too late or where the client shall see it as it is."""
+        if self.answered or (
+            isinstance(error, UpstreamReset) and error.http2_code is not None and self.exchange.request.version == "2"
+        ):
+            raise error
+        record_failure(error, self.exchange.connection)
+        await self.exchange.respond(self.answer(explain(error)))
+
+    def answer(self, verdict: Verdict) -> Response:
+        request = self.exchange.request
+        fields: list[tuple[str, str]] = []
+        status = verdict.status
+        if request.is_grpc:
+            status = 200
+            fields += [("content-type", "application/grpc"), *_grpc_fields(verdict)]
+        elif verdict.closes and request.version in {"1.0", "1.1"}:
+            fields.append(("connection", "close"))
+        if verdict.retry_after is not None:
+            fields.append(("retry-after", str(verdict.retry_after)))
+        if self.headers:
+            fields.append(("l5d-proxy-error", f"{verdict.code} {verdict.message}"))
+        return Response(status, fields)
+
+
+class _GrpcBody(Body):
+    """The body of a gRPC answer, which ends with trailers even where the upstream's fails."""
+
+    __slots__ = ("_body", "_ended", "_rescued")
+
+    def __init__(self, body: Body, rescued: _Rescued) -> None:
+        super().__init__(body.length)
+        self.trailers = body.trailers
+        self._body = body
+        self._rescued = rescued
+        self._ended = False
+
+    async def pull(self) -> bytes:
+        """Return the next chunk. A failure becomes the end, with trailers that tell it."""
+        if self._ended:
+            return b""
+        try:
+            chunk = await self._body.pull()
+        except Exception as error:
+            self._end(unwrapped(error))
+            return b""
+        if not chunk:
+            self._ended = True
+            self.trailers = self._body.trailers
+        return chunk
+
+    def _end(self, error: Exception) -> None:
+        rescued = self._rescued
+        if self.length is not None or (isinstance(error, UpstreamReset) and error.http2_code is not None):
+            raise error  # trailers would lie about the length that was promised; the client knows what a reset means
+        record_failure(error, rescued.exchange.connection)
+        verdict = explain(error)
+        fields = _grpc_fields(verdict)
+        if rescued.headers:
+            fields.append(("l5d-proxy-error", f"{verdict.code} {verdict.message}"))
+        self._ended = True
+        self.trailers = Headers(fields)
+
+    def __repr__(self) -> str:
+        return f"<gRPC body over {self._body!r}>"
+
+
+def _with_body(response: Response, body: Body) -> Response:
+    return Response(
+        response.status,
+        response.headers,
+        body,
+        version=response.version,
+        declared_length=response.declared_length,
+    )
+
+
+def _grpc_fields(verdict: Verdict) -> list[tuple[str, str]]:
+    # "Percent-Encoded" of gRPC's HTTP/2 protocol: all but printable ASCII and the percent sign. The message is ASCII.
+    message = verdict.message.replace("%", "%25")
+    return [("grpc-status", str(int(verdict.grpc_status))), ("grpc-message", message)]
