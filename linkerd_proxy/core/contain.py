@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from contextlib import suppress
 
 import trio
 
@@ -32,19 +33,25 @@ def unwrapped(error: Exception) -> Exception:
 async def contained(service: Service[Connection], connection: Connection) -> None:
     """Serve one connection, close its stream, and let nothing but cancellation and process exit through."""
     try:
-        await service(connection)
-    except Exception as error:  # design rule 8: the accept loop and every other connection go on
-        record_failure(unwrapped(error), connection)
-        await trio.aclose_forcefully(connection.stream)
-    else:
-        # A peer that never reads must not hold the task: what is still to send was sent before the service returned.
-        with trio.move_on_after(_CLOSE_TIMEOUT):
-            await connection.stream.aclose()
-    finally:
-        await _discard(connection.stream)
+        try:
+            await service(connection)
+            await _close(connection.stream)
+        finally:
+            await _discard(connection.stream)
+    # Design rule 8: the accept loop and every other connection go on. A group may hold failures beside a cancellation
+    # (a task failed while the server stopped): ``except*`` keeps the one and passes the other on.
+    except* Exception as group:
+        record_failure(unwrapped(group), connection)
 
 
 _CLOSE_TIMEOUT = 5.0  # own figure: a TLS close_notify is the only thing that a close may have to wait for
+
+
+async def _close(stream: trio.abc.AsyncResource) -> None:
+    # A peer that never reads must not hold the task, and one that has gone is no failure any more: what was to be sent
+    # was sent before the service returned.
+    with trio.move_on_after(_CLOSE_TIMEOUT), suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+        await stream.aclose()
 
 
 async def _discard(stream: trio.abc.AsyncResource) -> None:
@@ -54,11 +61,15 @@ async def _discard(stream: trio.abc.AsyncResource) -> None:
 
 
 def record_failure(error: Exception, connection: Connection) -> None:
-    """Count a connection's failure under its code, and log it on one line unless there are too many."""
+    """Count a connection's failure under its code, and log it on one line unless there are too many.
+
+    It never raises: a handler of the log or an error's own text may be broken, and other connections are served on.
+    """
     code = code_of(error)
-    registry = current_registry()
-    registry.counter("proxy_errors_total", "Failures by code, see linkerd-proxy explain", error=code).value += 1
-    FailureLog.of_this_run().write(error, code, connection)
+    with suppress(Exception):
+        registry = current_registry()
+        registry.counter("proxy_errors_total", "Failures by code, see linkerd-proxy explain", error=code).value += 1
+        FailureLog.of_this_run().write(error, code, connection)
 
 
 def code_of(error: Exception) -> str:
@@ -66,6 +77,9 @@ def code_of(error: Exception) -> str:
     if isinstance(error, ProxyError):
         return error.code
     return "IO" if isinstance(error, (OSError, trio.BrokenResourceError)) else "BUG"
+
+
+_LINE = 1000  # characters: a peer's text must not fill the disk
 
 
 class FailureLog:
@@ -107,8 +121,8 @@ class FailureLog:
         notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
         more = f" ({self.suppressed} more not logged)" if self.suppressed else ""
         self.suppressed = 0
-        text = f"{str(error) or type(error).__name__}{notes}".encode("unicode_escape").decode("ascii")
+        text = f"{str(error) or type(error).__name__}{notes}"[:_LINE].encode("unicode_escape").decode("ascii")
         logger.warning("%s %s from %s to %s%s", code, text, connection.peer, connection.local, more)
-        if code == "BUG":
+        if code == "BUG" and logger.isEnabledFor(logging.DEBUG):
             trace = "".join(traceback.format_exception(error))
             logger.debug("%s", trace)

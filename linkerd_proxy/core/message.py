@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Literal, TypeAlias
 
 from linkerd_proxy.errors import PayloadTooLarge
@@ -92,19 +92,30 @@ class Whole(Body):
 
 
 class Streamed(Body):
-    """A body that an async iterator makes, with ``trailers`` that may be set before the iterator ends."""
+    """A body that an async iterator makes, with ``trailers`` that may be set before the iterator ends.
 
-    __slots__ = ("_chunks",)
+    An async generator that raised, or was cancelled inside, is over and can't tell that from its end; so from then on
+    :meth:`pull` raises RuntimeError: half a body must never pass for a whole one.
+    """
+
+    __slots__ = ("_chunks", "_fragile", "_lost")
 
     def __init__(self, chunks: AsyncIterator[bytes], length: int | None = None) -> None:
         super().__init__(length)
         self._chunks = chunks
+        self._fragile = isinstance(chunks, AsyncGenerator)
+        self._lost = False
 
     async def pull(self) -> bytes:
         """Return the iterator's next chunk that is not empty, or ``b""`` when it has ended."""
+        if self._lost:
+            raise RuntimeError("the generator of this body raised or was cancelled: the rest of the body is lost")
+        self._lost = self._fragile
         async for chunk in self._chunks:
             if chunk:
+                self._lost = False
                 return chunk
+        self._lost = False
         return b""
 
 

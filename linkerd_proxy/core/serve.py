@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import resource
+import logging
+import sys
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -16,6 +17,8 @@ from linkerd_proxy.core.work import Connection
 from linkerd_proxy.metrics.registry import current_registry
 
 __all__ = ["Listener", "default_max_connections", "serve"]
+
+logger = logging.getLogger("linkerd_proxy")
 
 _RESERVED_FDS = 64  # for upstream connections and the admin endpoint, so that an attack leaves the proxy manageable
 
@@ -36,6 +39,10 @@ class Listener(Protocol):
 
 def default_max_connections() -> int:
     """Return how many connections fit: at most 10,000, and half of the process's file descriptors."""
+    if sys.platform == "win32":
+        return 10_000  # no such limit there
+    import resource  # Unix only
+
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return 10_000
@@ -62,58 +69,96 @@ async def serve(
         max_connections: How many connections are served at once; more are closed at once and counted.
         task_status: Reports the listeners when connections are being accepted.
 
+    Raises:
+        Exception: what the last listener failed with, if every one failed, after the connections have ended as in a
+            drain. As long as one accepts, the others' failures are logged and counted.
+
     Cancellation closes the listeners and every connection.
     """
     drain = drain or Drain()
     room = _Room(default_max_connections() if max_connections is None else max_connections)
-    async with opened(stack) as service, trio.open_nursery() as connections:
-        try:
-            async with trio.open_nursery() as accepting:
-                for listener in listeners:
-                    accepting.start_soon(_accept, listener, service, connections, drain, room)
-                task_status.started(listeners)
-                await drain.wait()
-                accepting.cancel_scope.cancel()
-        finally:
-            with trio.CancelScope(shield=True):
-                for listener in listeners:
-                    await listener.aclose()
-        connections.cancel_scope.deadline = trio.current_time() + drain.grace
+    failures: list[Exception] = []
+    try:
+        async with opened(stack) as service, trio.open_nursery() as connections:
+            with trio.CancelScope() as accepting, drain.calling(accepting.cancel):
+                async with trio.open_nursery() as nursery:
+                    for listener in listeners:
+                        nursery.start_soon(_accept, listener, service, connections, drain, room, failures)
+                    task_status.started(listeners)
+                    if not listeners:
+                        await drain.wait()  # a stack may have work of its own
+            await _close(listeners)
+            if drain.draining or failures:
+                connections.cancel_scope.deadline = trio.current_time() + drain.grace
+    finally:
+        await _close(listeners)
+    if failures and len(failures) == len(listeners):
+        raise failures[-1]
+
+
+async def _close(listeners: Sequence[Listener]) -> None:
+    with trio.CancelScope(shield=True):
+        for listener in listeners:
+            try:
+                await listener.aclose()
+            except Exception as error:  # the others must be closed too
+                logger.warning("could not close the listener on %s: %s", listener.address, error)
 
 
 class _Room:
     """How many connections there are, and how many there may be."""
 
-    __slots__ = ("accepted", "count", "held", "limit", "refused")
+    __slots__ = ("accepted", "count", "failed", "limit", "live", "refused")
 
     def __init__(self, limit: int) -> None:
         registry = current_registry()
         self.limit = limit
-        self.held = 0  # of this call alone: a flooded proxy must leave its admin endpoint room
-        self.count = registry.gauge("proxy_open_connections", "Connections being served")
-        self.accepted = registry.counter("proxy_accepted_total", "Connections accepted")
-        self.refused = registry.counter("proxy_refused_total", "Connections closed at once for want of room")
+        self.live = 0
+        """Here alone: several servers of one run share the gauge."""
+        self.count = registry.gauge("tcp_open_connections", "Connections being served")
+        self.accepted = registry.counter("tcp_open_total", "Connections accepted")
+        self.refused = registry.counter("tcp_refused_total", "Connections closed at once for want of room")
+        self.failed = registry.counter("tcp_listener_failures_total", "Listeners that an error made useless")
 
 
 async def _accept(
-    listener: Listener, service: Service[Connection], connections: trio.Nursery, drain: Drain, room: _Room
+    listener: Listener,
+    service: Service[Connection],
+    connections: trio.Nursery,
+    drain: Drain,
+    room: _Room,
+    failures: list[Exception],
 ) -> None:
     while True:
-        connection = await listener.accept()
-        if room.held >= room.limit:
+        try:
+            connection = await listener.accept()
+        except trio.ClosedResourceError:
+            return  # somebody closed it on purpose
+        except Exception as error:  # the other listeners go on
+            error.add_note(f"listener {listener.address}")
+            failures.append(error)
+            room.failed.value += 1
+            logger.error("the listener on %s accepts no more: %s", listener.address, error)
+            return
+        if room.live >= room.limit:
             room.refused.value += 1
-            await trio.aclose_forcefully(connection.stream)
+            await contained(_refuse, connection)
             continue
         connection.drain = drain
         room.accepted.value += 1
-        room.held += 1
+        room.live += 1
         room.count.value += 1
         connections.start_soon(_serve_one, service, connection, room)
+
+
+async def _refuse(connection: Connection) -> None:
+    """Close a connection that there is no room for, without waiting for its peer."""
+    await trio.aclose_forcefully(connection.stream)
 
 
 async def _serve_one(service: Service[Connection], connection: Connection, room: _Room) -> None:
     try:
         await contained(service, connection)
     finally:
-        room.held -= 1
+        room.live -= 1
         room.count.value -= 1

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, cast, overload
 
+import trio
 from typing_extensions import TypeVar
 
 __all__ = ["A", "B", "C", "Layer", "Service", "Stack", "opened"]
@@ -41,9 +42,10 @@ class Layer(Generic[A, B]):
     @asynccontextmanager
     async def open(self, inner: Service[B]) -> AsyncIterator[Service[A]]:
         """Yield the live service, once. Tasks start before that and are cancelled after it."""
+        serve = self.serve
 
-        async def service(work: A) -> None:
-            await self.serve(work, inner)
+        def service(work: A) -> Awaitable[None]:
+            return serve(work, inner)  # no coroutine of its own: a layer costs one
 
         yield service
 
@@ -136,11 +138,12 @@ def _layers(layer: Layer[Any, Any]) -> tuple[Layer[Any, Any], ...]:
 class _Opening:
     """The stacks opened so far by one outermost :func:`opened`, by identity."""
 
-    __slots__ = ("live", "sealed")
+    __slots__ = ("live", "sealed", "task")
 
-    def __init__(self) -> None:
+    def __init__(self, task: trio.lowlevel.Task) -> None:
         self.live: dict[int, tuple[Stack[Any], Service[Any]]] = {}
         self.sealed = False
+        self.task = task
 
     def seal(self) -> None:
         self.sealed = True
@@ -159,7 +162,9 @@ async def opened(stack: Stack[A]) -> AsyncIterator[Service[A]]:
     balancer), stands alone.
     """
     outer = _opening.get()
-    if outer is not None and not outer.sealed:
+    task = trio.lowlevel.current_task()
+    # A task that a layer started while it opens has inherited the opening, but what it opens doesn't nest in it.
+    if outer is not None and not outer.sealed and outer.task is task:
         shared = outer.live.get(id(stack))
         if shared is not None:
             # Its first opener closes it: openings nest, so that one closes after everybody who shares it.
@@ -172,7 +177,7 @@ async def opened(stack: Stack[A]) -> AsyncIterator[Service[A]]:
             finally:
                 outer.live.pop(id(stack), None)
         return
-    opening = _Opening()
+    opening = _Opening(task)
     _opening.set(opening)
     try:
         async with stack.open() as service:

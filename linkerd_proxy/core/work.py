@@ -38,7 +38,7 @@ class Tls:
     alpn: str | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Connection:
     """Somebody connected.
 
@@ -109,7 +109,7 @@ class Target:
     labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS, hash=False)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Dial:
     """Somebody wants a connection: ``use`` is called with it once, and it is closed when ``use`` returns.
 

@@ -154,7 +154,8 @@ class _Call:
         if self.ended and self._chunk is None:
             await trio.lowlevel.checkpoint()
             return b""
-        self._wanted.set()
+        if self._chunk is None:  # or else a cancelled pull has left one here
+            self._wanted.set()
         self._pulling = True
         try:
             await self._arrived.wait()
