@@ -10,7 +10,7 @@ import click
 from linkerd_proxy.address import parse_address
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["ADDRESS", "DURATION", "LOG_LEVEL", "parse_duration", "parse_log_level"]
+__all__ = ["ADDRESS", "DURATION", "LOG_LEVEL", "SECONDS", "parse_duration", "parse_log_level"]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -73,10 +73,15 @@ class _DurationType(click.ParamType):  # type: ignore[type-arg]  # generic from 
 
     name = "duration"
 
+    def __init__(self, *, bare: bool = False) -> None:
+        self._bare = bare  # whether a number without a unit means seconds
+
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if not isinstance(value, str):
             return value
         try:
+            if self._bare and re.fullmatch(r"\d+(\.\d+)?", value):
+                value += "s"
             return parse_duration(value)
         except InvalidConfiguration as error:
             self.fail(str(error), param, ctx)
@@ -100,5 +105,7 @@ ADDRESS = _AddressType()
 """``host:port``, ``:port``, a port, or ``unix:/path``."""
 DURATION = _DurationType()
 """A number with a unit."""
+SECONDS = _DurationType(bare=True)
+"""A number with a unit, or of seconds."""
 LOG_LEVEL = _LogLevelType()
 """One of Linkerd's words for a level, or its list of them."""
