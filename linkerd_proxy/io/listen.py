@@ -12,7 +12,7 @@ import trio
 from linkerd_proxy.address import AnyAddress, UnixAddress
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.io.bind import bound_sockets, remove_socket_file
-from linkerd_proxy.io.loops import came_through, listening, not_listening
+from linkerd_proxy.io.loops import came_through
 from linkerd_proxy.io.options import TcpOptions
 from linkerd_proxy.io.original_dst import original_destination
 from linkerd_proxy.io.sockaddr import SockAddr, from_sockaddr, local_address
@@ -37,7 +37,7 @@ _TRANSIENT = {
 }
 
 
-class SocketListener:
+class SocketListener(trio.abc.AsyncResource):
     """Accepts connections from a listening socket; satisfies :class:`linkerd_proxy.core.serve.Listener`.
 
     Args:
@@ -68,7 +68,6 @@ class SocketListener:
             options.apply(socket)
         # Bound to one address, every connection has that local address: no need to ask.
         self._fixed = isinstance(self._address, UnixAddress) or self._address.host not in ("0.0.0.0", "::")
-        listening(self._address)
 
     @property
     def address(self) -> AnyAddress:
@@ -139,7 +138,6 @@ class SocketListener:
     def close(self) -> None:
         """Stop listening at once. A second call changes nothing."""
         if self.socket.fileno() >= 0:
-            not_listening(self._address)
             trio.lowlevel.notify_closing(self.socket)
             self.socket.close()
             if isinstance(self._address, UnixAddress) and self._inode is not None:

@@ -1,42 +1,14 @@
-"""Which addresses this process listens on, and which of them work came through, so that it is not sent back there."""
+"""Which listener a task's work came through, so that it is not sent back there."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-from collections import Counter
 from contextvars import ContextVar
-
-import trio
 
 from linkerd_proxy.address import Address, AnyAddress
 
-__all__ = ["came_through", "is_own_listener", "listening", "not_listening", "would_loop"]
-
-_own: trio.lowlevel.RunVar[Counter[AnyAddress]] = trio.lowlevel.RunVar("linkerd_proxy.own_listeners")
-
-
-def _addresses() -> Counter[AnyAddress]:
-    try:
-        return _own.get()
-    except LookupError:
-        own: Counter[AnyAddress] = Counter()
-        _own.set(own)
-        return own
-
-
-def listening(address: AnyAddress) -> None:
-    """Note that this process listens on an address."""
-    _addresses()[address] += 1
-
-
-def not_listening(address: AnyAddress) -> None:
-    """Note that a listener was closed."""
-    own = _addresses()
-    own[address] -= 1
-    if own[address] <= 0:
-        del own[address]
-
+__all__ = ["came_through", "would_loop"]
 
 _through: ContextVar[AnyAddress | None] = ContextVar("linkerd_proxy.came_through", default=None)
 
@@ -49,22 +21,13 @@ def came_through(address: AnyAddress) -> None:
 def would_loop(address: AnyAddress) -> bool:
     """Whether a connection to this address would arrive at the listener that this task's work came through.
 
-    Other listeners of the process are no loop: a test, or a demonstration, has a proxy and its upstream in one.
-    """
-    through = _through.get()
-    return through is not None and _meets(through, address)
-
-
-def is_own_listener(address: AnyAddress) -> bool:
-    """Whether a connection to this address would arrive at a listener of this process.
-
     A listener on every interface is met at each address of this host. Names are not looked up: ask again with the
-    addresses that they resolve to.
+    addresses that they resolve to. Other listeners of the process are no loop: a test, or a demonstration, has a proxy
+    and its upstream in one.
     """
-    return any(_meets(listener, address) for listener in _addresses())
-
-
-def _meets(listener: AnyAddress, address: AnyAddress) -> bool:
+    listener = _through.get()
+    if listener is None:
+        return False
     if listener == address:
         return True
     if not isinstance(address, Address) or not isinstance(listener, Address) or not address.is_ip:
