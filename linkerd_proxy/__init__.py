@@ -1,5 +1,182 @@
-"""A Trio-native micro-proxy, as layers that you compose."""
+"""A Trio-native micro-proxy, as layers that you compose.
+
+Every name a user needs is here; each is imported from its module when it is first asked for, so that ``import
+linkerd_proxy`` costs next to nothing::
+
+    from linkerd_proxy import Client, Connect, Detect, Forward, Http, Rescue, open_listeners, serve
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from linkerd_proxy._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
+    from linkerd_proxy.address import Address as Address
+    from linkerd_proxy.address import UnixAddress as UnixAddress
+    from linkerd_proxy.address import parse_address as parse_address
+    from linkerd_proxy.core.drain import Drain as Drain
+    from linkerd_proxy.core.message import Body as Body
+    from linkerd_proxy.core.message import Request as Request
+    from linkerd_proxy.core.message import Response as Response
+    from linkerd_proxy.core.message import Streamed as Streamed
+    from linkerd_proxy.core.message import Whole as Whole
+    from linkerd_proxy.core.serve import Listener as Listener
+    from linkerd_proxy.core.serve import serve as serve
+    from linkerd_proxy.core.stack import Layer as Layer
+    from linkerd_proxy.core.stack import Service as Service
+    from linkerd_proxy.core.stack import Stack as Stack
+    from linkerd_proxy.core.stack import opened as opened
+    from linkerd_proxy.core.work import Connection as Connection
+    from linkerd_proxy.core.work import Dial as Dial
+    from linkerd_proxy.core.work import Exchange as Exchange
+    from linkerd_proxy.core.work import Target as Target
+    from linkerd_proxy.core.work import Tls as Tls
+    from linkerd_proxy.detect.detect import Detect as Detect
+    from linkerd_proxy.errors import BadGateway as BadGateway
+    from linkerd_proxy.errors import BadRequest as BadRequest
+    from linkerd_proxy.errors import ConnectFailed as ConnectFailed
+    from linkerd_proxy.errors import ConnectTimeout as ConnectTimeout
+    from linkerd_proxy.errors import InvalidConfiguration as InvalidConfiguration
+    from linkerd_proxy.errors import NoRoute as NoRoute
+    from linkerd_proxy.errors import Overloaded as Overloaded
+    from linkerd_proxy.errors import ProxyError as ProxyError
+    from linkerd_proxy.errors import ResponseTimeout as ResponseTimeout
+    from linkerd_proxy.errors import UpstreamClosed as UpstreamClosed
+    from linkerd_proxy.errors import UpstreamReset as UpstreamReset
+    from linkerd_proxy.headers import Headers as Headers
+    from linkerd_proxy.http.client import Client as Client
+    from linkerd_proxy.http.handler import handler as handler
+    from linkerd_proxy.http.limits import Limits as Limits
+    from linkerd_proxy.http.rescue import Rescue as Rescue
+    from linkerd_proxy.http.server import Http as Http
+    from linkerd_proxy.io.listen import open_listeners as open_listeners
+    from linkerd_proxy.mesh.workers import Workers as Workers
+    from linkerd_proxy.metrics.layer import Metrics as Metrics
+    from linkerd_proxy.metrics.registry import current_registry as current_registry
+    from linkerd_proxy.policy.admit import Limit as Limit
+    from linkerd_proxy.retry.timeout import Timeout as Timeout
+    from linkerd_proxy.route.route import Route as Route
+    from linkerd_proxy.tcp.connect import Connect as Connect
+    from linkerd_proxy.tcp.forward import Forward as Forward
+    from linkerd_proxy.tcp.proxy_protocol import ProxyProtocol as ProxyProtocol
+    from linkerd_proxy.tcp.proxy_protocol import SendProxyProtocol as SendProxyProtocol
+
+_HOMES = {
+    "Address": "address",
+    "BadGateway": "errors",
+    "BadRequest": "errors",
+    "Body": "core.message",
+    "Client": "http.client",
+    "Connect": "tcp.connect",
+    "ConnectFailed": "errors",
+    "ConnectTimeout": "errors",
+    "Connection": "core.work",
+    "Detect": "detect.detect",
+    "Dial": "core.work",
+    "Drain": "core.drain",
+    "Exchange": "core.work",
+    "Forward": "tcp.forward",
+    "Headers": "headers",
+    "Http": "http.server",
+    "InvalidConfiguration": "errors",
+    "Layer": "core.stack",
+    "Limit": "policy.admit",
+    "Limits": "http.limits",
+    "Listener": "core.serve",
+    "Metrics": "metrics.layer",
+    "NoRoute": "errors",
+    "Overloaded": "errors",
+    "ProxyError": "errors",
+    "ProxyProtocol": "tcp.proxy_protocol",
+    "Request": "core.message",
+    "Rescue": "http.rescue",
+    "Response": "core.message",
+    "ResponseTimeout": "errors",
+    "Route": "route.route",
+    "SendProxyProtocol": "tcp.proxy_protocol",
+    "Service": "core.stack",
+    "Stack": "core.stack",
+    "Streamed": "core.message",
+    "Target": "core.work",
+    "Timeout": "retry.timeout",
+    "Tls": "core.work",
+    "UnixAddress": "address",
+    "UpstreamClosed": "errors",
+    "UpstreamReset": "errors",
+    "Whole": "core.message",
+    "Workers": "mesh.workers",
+    "current_registry": "metrics.registry",
+    "handler": "http.handler",
+    "open_listeners": "io.listen",
+    "opened": "core.stack",
+    "parse_address": "address",
+    "serve": "core.serve",
+}
+
+__all__ = [
+    "Address",
+    "BadGateway",
+    "BadRequest",
+    "Body",
+    "Client",
+    "Connect",
+    "ConnectFailed",
+    "ConnectTimeout",
+    "Connection",
+    "Detect",
+    "Dial",
+    "Drain",
+    "Exchange",
+    "Forward",
+    "Headers",
+    "Http",
+    "InvalidConfiguration",
+    "Layer",
+    "Limit",
+    "Limits",
+    "Listener",
+    "Metrics",
+    "NoRoute",
+    "Overloaded",
+    "ProxyError",
+    "ProxyProtocol",
+    "Request",
+    "Rescue",
+    "Response",
+    "ResponseTimeout",
+    "Route",
+    "SendProxyProtocol",
+    "Service",
+    "Stack",
+    "Streamed",
+    "Target",
+    "Timeout",
+    "Tls",
+    "UnixAddress",
+    "UpstreamClosed",
+    "UpstreamReset",
+    "Whole",
+    "Workers",
+    "__version__",
+    "current_registry",
+    "handler",
+    "open_listeners",
+    "opened",
+    "parse_address",
+    "serve",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value  # the next look-up finds it at once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
