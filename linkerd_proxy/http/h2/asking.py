@@ -95,7 +95,7 @@ class ClientChannel(Channel["H2Client"]):
             engine.send_head(self.stream, fields, end=True)
             return False
         engine.send_head(self.stream, fields, end=False)
-        if body.trailers or self.link.blocked or len(body.data) > self.link.allowance(self.stream):
+        if body.trailers or self.link.crowded or len(body.data) > self.link.allowance(self.stream):
             return True
         engine.send_data(self.stream, body.data, end=True)
         return False

@@ -94,48 +94,33 @@ class Channel(Generic[L]):
     async def send(self, data: bytes, *, end: bool) -> None:
         """Send content, in its turn and as the peer's windows allow."""
         link = self.link
-        if not link.blocked and len(data) <= link.allowance(self.stream):
+        if not link.crowded and len(data) <= link.allowance(self.stream):
             link.engine.send_data(self.stream, data, end=end)
             return
         entry = link.deadlines.add(self.stalled)
         try:
             at = 0
             while at < len(data) and not self.stream.dead:
-                # Whoever asks for the first time goes behind those who wait already.
-                allowed = 0 if at == 0 and link.blocked else link.allowance(self.stream)
-                if allowed <= 0:
-                    entry.deadline = trio.current_time() + link.limits.write_stall
-                    await self._wait_turn()
-                    allowed = link.allowance(self.stream)
-                if allowed > 0 and not self.stream.dead:
-                    at = self._send_piece(data, at, min(allowed, QUANTUM), end)
-                    if link.blocked and at < len(data):
-                        await self._wait_turn()
+                entry.deadline = trio.current_time() + link.limits.write_stall
+                if self.stream.send_window <= 0:
+                    link.wake_senders()
+                    await self._sender.wait()
+                elif await link.turn(self._sender, self.stream) and not self.stream.dead:
+                    at = self._send_piece(data, at, end)
         finally:
             link.deadlines.remove(entry)
             link.wake_senders()  # a turn that was given and not used is the next one's
 
-    def _send_piece(self, data: bytes, at: int, size: int, end: bool) -> int:
+    def _send_piece(self, data: bytes, at: int, end: bool) -> int:
+        size = min(self.link.allowance(self.stream), QUANTUM)
+        if size <= 0:
+            return at
         stop = min(len(data), at + size)
         engine = self.link.engine
         if stop < len(data) and stop - at < _DRIBBLE and engine.sendable(self.stream) == stop - at:
             engine.dribble()
         engine.send_data(self.stream, data[at:stop], end=end and stop == len(data))
         return stop
-
-    async def _wait_turn(self) -> None:
-        link = self.link
-        if self.stream.send_window <= 0:
-            link.wake_senders()
-            await self._sender.wait()
-            return
-        link.blocked.append(self._sender)
-        link.wake_senders()
-        try:
-            await self._sender.wait()
-        finally:
-            if self._sender in link.blocked:  # cancelled, or woken by the stream's own window
-                link.blocked.remove(self._sender)
 
     def finish_body(self) -> None:
         """Throw away what nobody pulled, and never wait for more."""

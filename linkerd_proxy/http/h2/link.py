@@ -41,6 +41,7 @@ class Link:
         """Whether the reader is to stop, and what is queued to be the last."""
         self.blocked: deque[Waiter] = deque()
         """Streams that wait for the connection's window or for room in the outbox, first come first served."""
+        self._turns = 0  # given and not yet used
         self._writer = Waiter()
         self._gate = Waiter()
         self._read_scope = trio.CancelScope()
@@ -86,12 +87,37 @@ class Link:
             return 0
         return self.engine.sendable(stream)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether streams wait for their turn, so that nobody may go before them."""
+        return bool(self.blocked) or self._turns > 0
+
+    async def turn(self, sender: Waiter, stream: Stream) -> bool:
+        """Wait for the turn to queue one quantum; False if woken for another reason (its own window, a reset)."""
+        if not self.crowded and self.allowance(stream) > 0:
+            return True
+        self.blocked.append(sender)
+        try:
+            self.wake_senders()
+            if sender in self.blocked:
+                await sender.wait()
+        finally:
+            if sender in self.blocked:
+                self.blocked.remove(sender)
+                called = False
+            else:
+                self._turns -= 1
+                called = True
+        return called
+
     def wake_senders(self) -> None:
         """Give those who wait a turn, as many as there is room for."""
         blocked = self.blocked
         if blocked:
             room = min(self.engine.send_window, self.limits.h2_send_buffer - self.engine.outbox.unsent)
+            room -= self._turns * QUANTUM
             while blocked and room > 0:
+                self._turns += 1
                 blocked.popleft().wake()
                 room -= QUANTUM
 
@@ -143,7 +169,7 @@ class Link:
                     data = await self.stream.receive_some(_READ)
                     if not data:
                         return
-                    self._take(data)
+                    self._take(bytes(data))
         except Violation as violation:
             self.breach = violation
         except (trio.BrokenResourceError, trio.ClosedResourceError):

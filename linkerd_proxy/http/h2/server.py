@@ -148,7 +148,7 @@ class H2Server(Link):
             with channel.scope:
                 try:
                     await self.inner(Exchange(channel.request(), channel.respond, self.connection))
-                    failure = channel.unanswered()
+                    failure: Exception | None = channel.unanswered()
                 except Exception as error:  # design rule 8: the connection's other streams go on
                     failure = unwrapped(error)
                 if failure is not None:
