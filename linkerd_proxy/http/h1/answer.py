@@ -180,7 +180,7 @@ class Answer:
             server.begin_tunnel()
             tunnel.open()
             while True:
-                server.watch_half_open(tunnel.ended.is_set())
+                server.watch_half_open(False)
                 data = await response.body.pull()
                 if not data:
                     break

@@ -63,9 +63,8 @@ class Incoming(Body):
                 if data:
                     self.received += len(data)
                     return data
-                if self.done:
-                    break
-            await self.source.more(self)
+            if not self.done:
+                await self.source.more(self)
         return b""
 
     def __repr__(self) -> str:

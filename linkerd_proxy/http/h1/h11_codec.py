@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import h11
 
 from linkerd_proxy.headers import RawHeaders
@@ -13,6 +15,15 @@ _SIZE = 1 << 30  # our own limits are checked before: h11 looks at its one only 
 _ASK = h11.Request(
     method="GET", target="/", headers=[("host", "a"), ("connection", "upgrade"), ("upgrade", "websocket")]
 )  # so that h11 takes a 101 as well; whether it was asked for is the client's to check
+
+
+# h11 makes one content-length of several equal ones, or of a list; the validator wants to see what was sent.
+_LENGTHS = re.compile(rb"\ncontent-length:([^\r]*)\r", re.IGNORECASE)
+
+
+def _fields(event: h11.Request | h11.Response | h11.InformationalResponse, head: bytes) -> RawHeaders:
+    fields = [field for field in event.headers if field[0] != b"content-length"]
+    return fields + [(b"content-length", value) for value in _LENGTHS.findall(head)]
 
 
 class H11Codec:
@@ -31,7 +42,7 @@ class H11Codec:
             raise Malformed(str(error)) from None
         if not isinstance(event, h11.Request):
             raise Malformed("h11 finds no request")
-        return list(event.headers)
+        return _fields(event, head)
 
     def response_fields(self, head: bytes, line_end: int) -> RawHeaders:
         """Return a response's fields. Raises Malformed."""
@@ -44,7 +55,7 @@ class H11Codec:
             raise Malformed(str(error)) from None
         if not isinstance(event, h11.Response | h11.InformationalResponse):
             raise Malformed("h11 finds no response")
-        return list(event.headers)
+        return _fields(event, head)
 
     def __repr__(self) -> str:
         return "<H11Codec>"

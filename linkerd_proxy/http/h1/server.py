@@ -75,6 +75,7 @@ class ServerConnection:
     __slots__ = (
         "_answer",
         "_count",
+        "_half_open",
         "_idle",
         "_inner",
         "_scheme",
@@ -112,6 +113,7 @@ class ServerConnection:
         self._answer: Answer | None = None
         self._count = 0
         self._idle = False
+        self._half_open = False
         self._waited = 0.0
 
     # --- the loop ------------------------------------------------------------------------------
@@ -257,7 +259,11 @@ class ServerConnection:
         if self.buffer:
             data, self.buffer = self.buffer, b""
             return data
-        return await self.receive()
+        self.watch_half_open(False)
+        data = await self.receive()
+        if not data:
+            self.watch_half_open(True)
+        return data
 
     async def malformed(self, error: BadRequest) -> NoReturn:
         """Give up because of a body that is none; the client is told if its answer has not begun."""
@@ -306,8 +312,12 @@ class ServerConnection:
         self.reading.deadline = math.inf
 
     def watch_half_open(self, half_open: bool) -> None:
-        """Limit how long a tunnel may stand still once one of its directions has ended."""
-        if half_open:
+        """Take note of a tunnel's progress, and of the end of one of its directions.
+
+        From then on the other must not stand still for long: some peers never end it.
+        """
+        self._half_open = self._half_open or half_open
+        if self._half_open:
             self.reading.deadline = trio.current_time() + self.heads.limits.tunnel_idle
 
     # --- ending --------------------------------------------------------------------------------
@@ -350,15 +360,12 @@ class ServerConnection:
 
     def on_read_timeout(self) -> None:
         """Give up a client that is too slow; one that is only idle is left without a word."""
-        if self._half_open_tunnel():
+        if self._half_open:
             self.abort()
         elif not self._idle:
             what = "request's head" if self._answer is None else "request's body"
             self.refusal = RequestTimeout(f"the {what} took too long", layer="Http")
         self.scope.cancel()
-
-    def _half_open_tunnel(self) -> bool:
-        return isinstance(self.body, TunnelBody) and self._answer is not None and self._answer.begun
 
     def on_write_timeout(self) -> None:
         """Cut off a client that takes nothing of what is sent to it."""
