@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import MISSING, FrozenInstanceError, dataclass, fields, is_dataclass
 from typing import Any, Generic, TypeAlias, cast, overload
 
 import trio
@@ -49,7 +49,8 @@ class Layer(_Frozen, Generic[A, B]):
     """Makes a service of ``A`` out of a service of ``B``.
 
     Define :meth:`serve`, or override :meth:`open` to hold state or background tasks. A layer is a frozen, slotted
-    dataclass: its configuration is its value and its ``repr``. Live state belongs to one opening, never to ``self``.
+    dataclass: its configuration is its value and its ``repr`` (with ``repr=False``, this class's own, which leaves out
+    what is as by default). Live state belongs to one opening, never to ``self``.
     """
 
     __slots__ = ()
@@ -78,6 +79,9 @@ class Layer(_Frozen, Generic[A, B]):
         if isinstance(inner, Layer):
             return _Chain((*_layers(self), *_layers(inner)))
         return NotImplemented
+
+    def __repr__(self) -> str:
+        return _constructor_call(self)
 
     def __str__(self) -> str:
         return "\n".join(_draw(_layers(self)))
@@ -207,6 +211,19 @@ async def opened(stack: Stack[A]) -> AsyncIterator[Service[A]]:
 
 
 # --- drawing -----------------------------------------------------------------------------------
+
+
+def _constructor_call(layer: object) -> str:
+    """Return the call that makes a dataclass, without what is as by default: what a layer says with ``repr=False``."""
+    arguments: list[str] = []
+    for field in fields(layer) if is_dataclass(layer) else ():
+        value = getattr(layer, field.name)
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if default is MISSING and not field.kw_only:
+            arguments.append(repr(value))
+        elif value != default and field.repr:
+            arguments.append(f"{field.name}={value!r}")
+    return f"{type(layer).__name__}({', '.join(arguments)})"
 
 
 def _draw(nodes: Sequence[Layer[Any, Any] | Stack[Any]]) -> list[str]:

@@ -20,7 +20,7 @@ __all__ = ["Limit", "LimitStatistics", "Limiter"]
 W = TypeVar("W", default=Exchange)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Limit(Layer[W, W]):
     """Lets so many pieces of work in at once; a few more wait in order, and the others are refused at once.
 

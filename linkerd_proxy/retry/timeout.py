@@ -19,7 +19,7 @@ __all__ = ["Timeout"]
 W = TypeVar("W", default=Exchange)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Timeout(Layer[W, W]):
     """Gives each piece of work a deadline: a connection, an exchange, or a dial with what it is used for.
 

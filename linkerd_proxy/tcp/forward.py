@@ -16,7 +16,7 @@ from linkerd_proxy.io.streams import abort
 __all__ = ["Forward"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Forward(Layer[Connection, Dial]):
     """Dials once for each connection and copies both ways until both directions have ended, each end passed on.
 

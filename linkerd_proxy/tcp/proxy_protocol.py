@@ -30,7 +30,7 @@ __all__ = ["ProxyProtocol", "SendProxyProtocol"]
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ProxyProtocol(Layer[Connection, Connection]):
     """Takes the PROXY header off a connection: its client becomes ``peer``, and where it went ``original_dst``.
 
@@ -116,7 +116,7 @@ def _parsed(networks: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddres
     return tuple(ipaddress.ip_network(network) for network in networks)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SendProxyProtocol(Layer[Dial, Dial]):
     """Sends a PROXY header on each new connection, which names the client that it is made for.
 
