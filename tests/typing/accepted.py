@@ -34,11 +34,11 @@ proxied: Stack[Connection] = ProxyProtocol() | tcp
 sent: Stack[Dial] = SendProxyProtocol() | Connect()
 proxy: Stack[Connection] = Detect(http=web, otherwise=tcp)
 
-# A generic layer takes its kind of work from what stands behind it.
-slow_tcp: Stack[Connection] = Timeout(60) | Forward() | Connect()
-slow_dial: Stack[Dial] = Timeout(1) | Connect()
-few: Stack[Connection] = Limit(100) | Http() | Limit(10) | Client() | Limit(5) | Connect()
-counted: Stack[Connection] = Metrics() | Http() | Metrics() | Client() | Metrics() | Connect()
+# A layer for any work serves exchanges at the head of a chain unless it is told otherwise; elsewhere it fits in.
+slow_tcp: Stack[Connection] = Timeout[Connection](60) | Forward() | Connect()
+slow_dial: Stack[Dial] = Timeout[Dial](1) | Connect()
+few: Stack[Connection] = Limit[Connection](100) | Http() | Limit[Exchange](10) | Client() | Limit[Dial](5) | Connect()
+counted: Stack[Connection] = Metrics[Connection]() | Http() | Metrics() | Client() | Metrics[Dial]() | Connect()
 
 # Layers compose without an end, too, and a layer of one's own is a class with one method.
 half: Layer[Connection, Dial] = Http() | Client()
