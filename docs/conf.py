@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 from linkerd_proxy import __version__
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
@@ -40,5 +42,25 @@ if os.environ.get("READTHEDOCS"):
     }
 nitpick_ignore_regex = [
     ("py:.*", _foreign),
-    ("py:class", r"(.*\.)?[A-Z]"),  # type variables
+    ("py:(class|obj)", r"(.*\.)?[A-Z]"),  # type variables
+    ("py:class", r"(.*\.)?_\w+"),  # private types of public fields
+    ("py:class", r"linkerd_proxy\.mesh\.worker\.Job"),  # what a worker process is told: of no use to others
 ]
+
+_as_written: dict[str, list[str]] = {}
+
+
+def _keep(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    if what in {"attribute", "data", "property"}:
+        _as_written[name] = lines.copy()
+
+
+def _restore(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    if name in _as_written:
+        lines[:] = _as_written.pop(name)
+
+
+def setup(app: Sphinx) -> None:
+    """Keep napoleon from reading "type: description" into a field's docstring that has a colon."""
+    app.connect("autodoc-process-docstring", _keep, priority=400)
+    app.connect("autodoc-process-docstring", _restore, priority=600)

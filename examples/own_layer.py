@@ -8,7 +8,7 @@ import trio
 from linkerd_proxy import Client, Connect, Exchange, Http, Layer, Rescue, Response, Service
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Took(Layer[Exchange, Exchange]):
     """Adds a response header with the milliseconds until the answer began."""
 

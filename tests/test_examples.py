@@ -140,6 +140,23 @@ async def test_embed_in_app_drains_at_the_end_of_its_input():
         assert await process.wait() == 0
 
 
+async def test_proxy_protocol_sends_on_the_address_it_was_told():
+    told = b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 80\r\nhello"
+    async with example("echo") as (_, other, _), example("proxy_protocol", f"127.0.0.1:{other}") as (_, port, _):
+        assert await ask(port, told) == told
+
+
+async def test_workers_serve_and_drain():
+    async with example("handler") as (_, web, _), example("workers", f"127.0.0.1:{web}") as (process, port, said):
+        assert len(said.partition("\n")[0].split()) == 3
+        assert (await get(port, "/by-one-of-two")).endswith(b"hello from /by-one-of-two\n")
+        process.send_signal(signal.SIGTERM)
+        while chunk := await process.stdout.receive_some():
+            said += chunk.decode()
+        assert said.endswith("drained\n")
+        assert await process.wait() == 0
+
+
 @pytest.mark.parametrize("name", ["tcp_forward", "detect", "reverse_http", "handler", "echo", "embed_in_app"])
 async def test_control_c_ends_it(name):
     async with example(name) as (process, _, _):

@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import inspect
 import runpy
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -54,7 +55,7 @@ def failure_codes() -> str:
 
 def field_docs(cls: type[object]) -> dict[str, str]:
     """Return the docstrings below a class's fields."""
-    (tree,) = ast.parse(inspect.cleandoc(inspect.getsource(cls))).body
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(tree, ast.ClassDef)
     docs: dict[str, str] = {}
     for field, text in zip(tree.body, tree.body[1:], strict=False):
@@ -103,6 +104,19 @@ def option_rows(command: click.Command) -> Iterator[tuple[str, str, str]]:
             continue
         variables = [parameter.envvar] if isinstance(parameter.envvar, str) else list(parameter.envvar or ())
         yield f"``{record[0]}``", ", ".join(f"``{name}``" for name in variables), escaped(record[1])
+
+
+def environment(path: str) -> str:
+    """Return the table of the environment variables that a command group reads."""
+    module, _, attribute = path.partition(":")
+    group: click.Group = getattr(importlib.import_module(module), attribute)
+    rows = [
+        (variables, option, f"``{name}``")
+        for name, command in group.commands.items()
+        for option, variables, _ in option_rows(command)
+        if variables
+    ]
+    return list_table(("Variable", "Option", "Of"), (45, 40, 15), sorted(rows))
 
 
 def escaped(text: str) -> str:
@@ -179,6 +193,16 @@ class Options(SphinxDirective):
         return self.parse_text_to_nodes(command_options(self.arguments[0]))
 
 
+class Environment(SphinxDirective):
+    """``.. environment:: module:group``."""
+
+    required_arguments: ClassVar[int] = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Insert the table."""
+        return self.parse_text_to_nodes(environment(self.arguments[0]))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("drawn", Drawn)
@@ -186,4 +210,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("metrics", Metrics)
     app.add_directive("dataclass-fields", Fields)
     app.add_directive("command-options", Options)
+    app.add_directive("environment", Environment)
     return {"parallel_read_safe": True}
