@@ -9,10 +9,18 @@ from dataclasses import dataclass
 import trio
 
 from linkerd_proxy.core.contain import record_failure, unwrapped
-from linkerd_proxy.core.message import Body, Response
+from linkerd_proxy.core.message import Body, Response, Whole
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange
-from linkerd_proxy.errors import GrpcStatus, NotAnswered, Overloaded, ProxyError, UpstreamReset
+from linkerd_proxy.errors import (
+    AlreadyAnswered,
+    GrpcStatus,
+    NotAnswered,
+    Overloaded,
+    ProxyError,
+    UpstreamProtocolError,
+    UpstreamReset,
+)
 from linkerd_proxy.headers import Headers
 
 __all__ = ["Rescue", "Verdict", "explain"]
@@ -62,11 +70,11 @@ def explain(error: Exception) -> Verdict:
 
 
 def _one_line(text: str) -> str:
-    line = text.encode("unicode_escape").decode("ascii")
+    line = text.strip().encode("unicode_escape").decode("ascii")
     return line if len(line) <= _MAX_MESSAGE else line[: _MAX_MESSAGE - 3] + "..."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Rescue(Layer[Exchange, Exchange]):
     """Answers exchanges that failed, as Linkerd does: no body, the failure's status, and why in a header.
 
@@ -104,28 +112,42 @@ class Rescue(Layer[Exchange, Exchange]):
 class _Rescued:
     """One exchange, and whether it has been answered."""
 
-    __slots__ = ("answered", "exchange", "headers")
+    __slots__ = ("answered", "exchange", "headers", "refused")
 
     def __init__(self, exchange: Exchange, headers: bool) -> None:
         self.exchange = exchange
         self.headers = headers
         self.answered = False
+        self.refused = False
+        """Whether the codec raised at the answer: at its head, so that nothing was sent, or at its body."""
 
     async def respond(self, response: Response) -> None:
-        if response.status >= 200 or response.status == 101:
+        if response.is_final:
             self.answered = True
-            if self.exchange.request.is_grpc:
+            if not isinstance(response.body, Whole) and self.exchange.request.is_grpc:
                 response = _with_body(response, _GrpcBody(response.body, self))
-        await self.exchange.respond(response)
+        try:
+            await self.exchange.respond(response)
+        except UpstreamProtocolError:
+            self.refused = True
+            raise
 
     async def rescue(self, error: Exception) -> None:
         """Answer a failure, or raise it where that is too late or where the client shall see it as it is."""
-        if self.answered or (
-            isinstance(error, UpstreamReset) and error.http2_code is not None and self.exchange.request.version == "2"
-        ):
+        if self.answered and not self.refused:
             raise error
-        record_failure(error, self.exchange.connection)
-        await self.exchange.respond(self.answer(explain(error)))
+        if isinstance(error, UpstreamReset) and error.http2_code is not None and self.exchange.request.version == "2":
+            raise error
+        answer = self.answer(explain(error))
+        if self.refused:
+            try:
+                await self.exchange.respond(answer)
+            except AlreadyAnswered:  # it was the body, half-way: the codec has aborted the message
+                raise error from None
+            record_failure(error, self.exchange.connection)
+        else:
+            record_failure(error, self.exchange.connection)
+            await self.exchange.respond(answer)
 
     def answer(self, verdict: Verdict) -> Response:
         request = self.exchange.request

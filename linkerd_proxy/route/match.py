@@ -54,6 +54,8 @@ def parse_key(text: str) -> Key:
 
 
 def _host(host: str, text: str) -> str:
+    if host.endswith(":"):
+        raise InvalidConfiguration(f"{text!r} is no route: write it without a scheme, and a port after every colon")
     name, port = split_authority(host)
     if port and not (port.isascii() and port.isdigit() and int(port[:6]) <= 65535):
         raise InvalidConfiguration(f"{text!r} is no route: {port!r} is no port; give a number up to 65535, or none")
