@@ -23,7 +23,7 @@ class Echo(Stack[Connection]):
             await connection.stream.send_all(data)
 
 
-async def main(listen: str = "127.0.0.1:9001") -> None:
+async def main(listen: str = "127.0.0.1:9001", *_: str) -> None:
     listeners = await open_listeners(listen)
     print("listening on", listeners[0].address, flush=True)
     await serve(Echo(), listeners)

@@ -14,7 +14,7 @@ async def application(drain: Drain) -> None:
     await drain.wait()
 
 
-async def main(listen: str = "127.0.0.1:8080", upstream: str = "127.0.0.1:9000") -> None:
+async def main(listen: str = "127.0.0.1:8080", upstream: str = "127.0.0.1:9000", *_: str) -> None:
     stack = Http() | Rescue() | Client() | Connect(upstream)
     drain = Drain(grace=5)
     async with trio.open_nursery() as nursery:

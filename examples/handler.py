@@ -17,7 +17,7 @@ def proxy() -> Stack[Connection]:
     return Http() | Rescue() | handler(hello)
 
 
-async def main(listen: str = "127.0.0.1:9000") -> None:
+async def main(listen: str = "127.0.0.1:9000", *_: str) -> None:
     listeners = await open_listeners(listen)
     print("listening on", listeners[0].address, flush=True)
     await serve(proxy(), listeners)

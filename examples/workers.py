@@ -13,7 +13,7 @@ def proxy(upstream: str) -> Stack[Connection]:  # called in each worker
     return Http() | Rescue() | Client() | Connect(upstream)
 
 
-async def main(listen: str = "127.0.0.1:8080", upstream: str = "127.0.0.1:9000") -> None:
+async def main(listen: str = "127.0.0.1:8080", upstream: str = "127.0.0.1:9000", *_: str) -> None:
     drain = Drain(grace=30)
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -29,7 +29,7 @@ async def main(listen: str = "127.0.0.1:8080", upstream: str = "127.0.0.1:9000")
             )
             print("workers", *workers.pids)
             print("listening on", workers.addresses[0], flush=True)
-            async for _ in signals:
+            async for _signal in signals:
                 drain.start()
                 break
     print("drained")

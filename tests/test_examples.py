@@ -130,6 +130,13 @@ def own_layer_before(port):
     return running("-m", "linkerd_proxy", "run", stack, "--listen", "127.0.0.1:0", UPSTREAM=f"127.0.0.1:{port}")
 
 
+def test_own_layers_tests_pass():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "pythonpath=examples"]
+    done = subprocess.run([*command, "examples/test_own_layer.py"], cwd=EXAMPLES.parent, capture_output=True, text=True)
+    assert "2 passed" in done.stdout, done.stdout
+    assert done.returncode == 0
+
+
 async def test_embed_in_app_drains_at_the_end_of_its_input():
     async with example("handler") as (_, web, _), example("embed_in_app", f"127.0.0.1:{web}") as (process, port, said):
         assert (await get(port, "/in")).endswith(b"hello from /in\n")
