@@ -14,7 +14,7 @@ from linkerd_proxy.core.message import Request, Whole
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Dial, Exchange, Target
 from linkerd_proxy.errors import UpstreamClosed, UpstreamReset
-from linkerd_proxy.http.deadlines import Deadlines, open_deadlines
+from linkerd_proxy.http.deadlines import Deadlines, open_background
 from linkerd_proxy.http.h1.client import ClientConnection
 from linkerd_proxy.http.h1.codec import CodecName, make_codec
 from linkerd_proxy.http.h1.heads import Heads
@@ -59,10 +59,10 @@ class Client(Layer[Exchange, Dial]):
     async def open(self, inner: Service[Dial]) -> AsyncIterator[Service[Exchange]]:
         """Yield the service of exchanges; its connections are closed at the end."""
         heads = Heads(make_codec(self.codec), self.limits)
-        async with open_deadlines() as deadlines, trio.open_nursery() as nursery:
-            client = _Client(self, inner, nursery, heads, deadlines)
-            yield client.serve
-            nursery.cancel_scope.cancel()
+        deadlines = Deadlines()
+        async with open_background() as nursery:
+            nursery.start_soon(deadlines.run)
+            yield _Client(self, inner, nursery, heads, deadlines).serve
 
     def __repr__(self) -> str:
         return described(

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 
 import trio
 
-__all__ = ["Deadline", "Deadlines", "open_deadlines"]
+from linkerd_proxy.core.contain import unwrapped
+
+__all__ = ["Deadline", "Deadlines", "open_background", "open_deadlines"]
 
 _SWEEP = 1.0  # own figure: HTTP's shortest deadline is 2 s, and 10,000 entries cost 0.4 ms a sweep
 
@@ -89,10 +91,23 @@ class Deadlines:
 
 
 @asynccontextmanager
+async def open_background() -> AsyncIterator[trio.Nursery]:
+    """Yield a nursery for an opened layer's own tasks; they are cancelled at the end of the block.
+
+    What the block raises comes out as it is, in no group.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+            nursery.cancel_scope.cancel()
+    except ExceptionGroup as group:
+        raise unwrapped(group) from None
+
+
+@asynccontextmanager
 async def open_deadlines() -> AsyncIterator[Deadlines]:
     """Yield a set of deadlines that is swept until the end of the block."""
     deadlines = Deadlines()
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         nursery.start_soon(deadlines.run)
         yield deadlines
-        nursery.cancel_scope.cancel()

@@ -69,8 +69,7 @@ async def test_request_trailers_are_filtered(serving, autojump_clock):
 
     served = await serving(look)
     await (
-        Script()
-        >> b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+        Script() >> b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
         b"X-Sum: 1\r\nHost: evil\r\nContent-Length: 9\r\nAuthorization: x\r\nl5d-client-id: x\r\nl5d_client_id: y\r\n\r\n"
         << OK
     ).play(served.client)
@@ -108,8 +107,7 @@ async def test_hop_by_hop_fields_are_taken_out(serving, autojump_clock):
     await (
         Script()
         >> b"GET / HTTP/1.1\r\nHost: a\r\nConnection: X-One, l5d-x\r\nX-One: 1\r\nX-Two: 2\r\nconnection: x-two, host\r\n"
-        b"Keep-Alive: 5\r\nProxy-Connection: keep-alive\r\nTE: trailers, gzip\r\nl5d-x: 1\r\nX-Three: 3\r\n\r\n"
-        << OK
+        b"Keep-Alive: 5\r\nProxy-Connection: keep-alive\r\nTE: trailers, gzip\r\nl5d-x: 1\r\nX-Three: 3\r\n\r\n" << OK
     ).play(served.client)
     (request,) = seen
     assert request.headers == Headers([("l5d-x", "1"), ("x-three", "3"), ("te", "trailers")])
@@ -126,9 +124,7 @@ async def test_100_is_sent_when_the_body_is_first_pulled(serving, autojump_clock
         await ok(exchange)
 
     served = await serving(late)
-    await served.client.send_all(
-        b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
-    )
+    await served.client.send_all(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
     assert await served.client.receive_some() == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert pulled.is_set()
     await (Script() >> b"hey" << OK).play(served.client)
@@ -200,10 +196,7 @@ async def test_a_layer_may_close_the_connection_with_its_answer(serving, autojum
 
     served = await serving(bye)
     await (
-        Script()
-        >> GET
-        << b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-        << EOF
+        Script() >> GET << b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" << EOF
     ).play(served.client)
 
 
@@ -341,6 +334,8 @@ async def test_an_error_before_the_answer_is_an_empty_answer(serving, autojump_c
     served = await serving(fail)
     await served.client.send_all(GET)
     heard = await served.everything()
+    await served.client.aclose()
+    await served.over.wait()
     assert re.fullmatch(rb"HTTP/1\.1 %d [A-Za-z ]+\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % status, heard)
     assert len(caplog.records) == 1
 
@@ -352,6 +347,8 @@ async def test_an_unanswered_exchange_is_a_bad_gateway(serving, autojump_clock, 
     served = await serving(nothing)
     await served.client.send_all(GET)
     assert (await served.everything()).startswith(b"HTTP/1.1 502 ")
+    await served.client.aclose()
+    await served.over.wait()
     assert "NA " in caplog.text
 
 
@@ -371,7 +368,13 @@ async def test_a_second_answer_is_a_bug(serving, autojump_clock):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("x\r\ny", "z"), ("x", "a\r\nset-cookie: b"), ("content-length", "3"), ("transfer-encoding", "chunked"), ("x y", "")],
+    [
+        ("x\r\ny", "z"),
+        ("x", "a\r\nset-cookie: b"),
+        ("content-length", "3"),
+        ("transfer-encoding", "chunked"),
+        ("x y", ""),
+    ],
 )
 async def test_a_layer_cannot_smuggle_fields(serving, autojump_clock, name, value):
     async def answer(exchange):
@@ -455,7 +458,7 @@ async def test_a_slow_body_gets_408(serving, autojump_clock, interval):
 
 async def test_a_slow_service_is_no_slow_body(serving, autojump_clock):
     async def slow(exchange):
-        while await exchange.request.body.pull():
+        async for _ in exchange.request.body:
             await trio.sleep(100)
         await ok(exchange)
 
@@ -657,7 +660,9 @@ async def test_a_half_open_tunnel_that_stands_still_is_ended(serving, autojump_c
             await trio.sleep_forever()
             yield b""
 
-        await exchange.respond(Response(101, body=Streamed(nothing())))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(exchange.request.body.read)
+            await exchange.respond(Response(101, body=Streamed(nothing())))
 
     served = await serving(silent)
     await served.client.send_all(UPGRADE)
@@ -706,11 +711,8 @@ async def test_repr_tells_the_state(serving, autojump_clock):
         await ok(exchange)
 
     served = await serving(look)
-    await (
-        Script() >> b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n" << OK >> b"abcd"
-    ).play(served.client)
+    await (Script() >> b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n" << OK >> b"abcd").play(served.client)
     assert texts == [
         "<ServerConnection serving, 1 requests, from 127.0.0.1:49152>",
         "<Sized body, 0 bytes received>",
     ]
-

@@ -61,6 +61,8 @@ class Answer:
         head, length, chunked = self._head(response)
         self.begun = True
         server.continue_due = False
+        if isinstance(server.body, TunnelBody):
+            server.body.refuse()
         try:
             if length == 0:
                 await server.send(head)
