@@ -51,6 +51,8 @@ _RATIOS = (
     ("tcp", "ours", "envoy", 1.15, "TCP small messages: CPU against Envoy"),
     ("http1", "ours", "envoy", 1.3, "HTTP/1.1, httptools: CPU against Envoy"),
     ("http1", "ours-h11", "envoy", 4.0, "HTTP/1.1, h11: CPU against Envoy"),
+    ("varied", "ours", "envoy", 1.3, "HTTP/1.1, httptools, no two heads alike: CPU against Envoy"),
+    ("varied", "ours-h11", "envoy", 4.0, "HTTP/1.1, h11, no two heads alike: CPU against Envoy"),
     ("http2", "ours", "envoy", 4.0, "HTTP/2: CPU against Envoy"),
 )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tests.bench import peers
-from tests.bench.loads import Done, h2load, transfer, wrk
+from tests.bench.loads import Done, h2load, transfer, varied, wrk
 from tests.bench.peers import Plan
 
 Command = Callable[[Plan], list[str]]
@@ -78,6 +78,8 @@ CASES: dict[str, Case] = {
         connections=False,
     ),
     "http1": Case("HTTP/1.1, small GET", "http1", peers.backend, "http1", _HTTP1, wrk),
+    # Equal heads are remembered; this is what a head costs that was never seen before.
+    "varied": Case("HTTP/1.1, no two heads alike", "http1", peers.backend, "http1", _HTTP1, varied),
     "http2": Case(
         "HTTP/2, small GET, 10 streams a connection",
         "http2",

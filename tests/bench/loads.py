@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.bench import bulk
 from tests.bench.peers import ANSWER, program
@@ -36,10 +37,18 @@ def check(port: int, protocol: str) -> None:
         raise WrongAnswer(f"expected {ANSWER!r}, got {result.stdout[:200]!r} {result.stderr[:200]}")
 
 
-def wrk(port: int, connections: int, seconds: float) -> Done:
+_VARIED = Path(__file__).with_name("varied.lua")
+
+
+def varied(port: int, connections: int, seconds: float) -> Done:
+    """HTTP/1.1 keep-alive GETs of which no two have the same head, as a service's own traffic has it."""
+    return wrk(port, connections, seconds, "-s", str(_VARIED))
+
+
+def wrk(port: int, connections: int, seconds: float, *options: str) -> Done:
     """HTTP/1.1 keep-alive GETs over a number of connections."""
     whole = max(1, round(seconds))
-    command = [program("wrk", "apt install wrk"), "-t1", f"-c{connections}", f"-d{whole}s"]
+    command = [program("wrk", "apt install wrk"), "-t1", f"-c{connections}", f"-d{whole}s", *options]
     text = _output([*command, f"http://127.0.0.1:{port}/"], whole)
     # wrk counts what it never got an answer to at its end as neither an error nor a request.
     if "Non-2xx" in text or "Socket errors" in text:

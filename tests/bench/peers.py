@@ -266,6 +266,7 @@ def backend(plan: Plan) -> list[str]:
       listen 127.0.0.1:{plan.port}{h2} backlog=4096;
       default_type text/plain;
       location / {{ return 200 "{ANSWER}"; }}
+      location /item/ {{ add_header x-request-id $request_id; return 200 "{ANSWER}"; }}
     }}""",
     )
 
