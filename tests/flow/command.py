@@ -64,6 +64,8 @@ class Proxy:
         if self.process.poll() is None:
             self.process.kill()
         self.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
 @contextmanager

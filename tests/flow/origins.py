@@ -213,7 +213,7 @@ class _Http2:
                 self.codec.send_headers(stream_id, hint)
             self.codec.send_headers(stream_id, headers)
             self._flush()
-        for chunk in answer.chunks:
+        for chunk in () if dict(self.heads[stream_id])[":method"] == "HEAD" else answer.chunks:
             self._send_data(stream_id, chunk)
         with self.turn:
             if answer.ends == "cut off":

@@ -32,9 +32,10 @@ def test_get(http2: Proxy, application: Application):
 
 
 def test_head_keeps_the_length(http2: Proxy):
-    answer = curl(H2, "-I", f"{http2.origin}/status/200")
+    answer = curl(H2, "-I", f"{http2.origin}/bytes/55")
     assert (answer.status, answer.body) == (200, b"")
-    assert answer.get_all("content-length") == ["0"]
+    assert answer.get_all("content-length") == ["55"]
+    assert curl(H2, "-I", f"{http2.origin}/bytes/0").get_all("content-length") == ["0"]
 
 
 def test_a_big_download_is_exact(http2: Proxy):
@@ -133,7 +134,7 @@ def test_a_cancelled_stream_frees_its_place(http2: Proxy, application: Applicati
 
 
 def test_nghttp_reads_what_the_origin_sent(http2: Proxy):
-    assert tool("nghttp", f"{http2.origin}/bytes/1000", "-v", "--no-dep").count(":status: 200") == 1
+    assert "hello, world!" in tool("nghttp", f"{http2.origin}/hello")
 
 
 def test_h2load_gets_every_answer(http2: Proxy):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 
@@ -39,10 +40,9 @@ def websocket(request: pytest.FixtureRequest) -> Iterator[Proxy]:
         thread.join(PATIENCE)
 
 
-def connected(running: Proxy, **options: object) -> ClientConnection:
-    return connect(
-        f"ws://127.0.0.1:{running.port}/", proxy=None, max_size=None, open_timeout=PATIENCE, close_timeout=PATIENCE
-    )
+def connected(running: Proxy) -> AbstractContextManager[ClientConnection]:
+    url = f"ws://127.0.0.1:{running.port}/"
+    return connect(url, proxy=None, max_size=None, open_timeout=PATIENCE, close_timeout=PATIENCE)
 
 
 def test_text_and_binary_are_echoed(websocket: Proxy):
@@ -75,20 +75,19 @@ def test_the_servers_close_code_arrives(websocket: Proxy, code: int):
 
 
 def test_the_clients_close_is_answered(websocket: Proxy):
-    client = connected(websocket)
-    client.close(1001, "leaving")
-    assert client.close_code == 1001
+    with connected(websocket) as client:
+        client.close(1001, "leaving")
+        assert client.close_code == 1001
 
 
 def test_many_connections_talk_at_once(websocket: Proxy):
-    clients = [connected(websocket) for _ in range(20)]
-    for round_ in range(5):
-        for number, client in enumerate(clients):
-            client.send(f"{round_} {number}")
-        for number, client in enumerate(clients):
-            assert client.recv(timeout=PATIENCE) == f"{round_} {number}"
-    for client in clients:
-        client.close()
+    with ExitStack() as exits:
+        clients = [exits.enter_context(connected(websocket)) for _ in range(20)]
+        for round_ in range(5):
+            for number, client in enumerate(clients):
+                client.send(f"{round_} {number}")
+            for number, client in enumerate(clients):
+                assert client.recv(timeout=PATIENCE) == f"{round_} {number}"
 
 
 def test_a_refused_upgrade_is_a_plain_answer(websocket: Proxy):
