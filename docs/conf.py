@@ -20,6 +20,7 @@ exclude_patterns = ["_build", "_ext"]
 templates_path: list[str] = []
 html_theme = "furo"
 html_title = f"linkerd-proxy {release}"
+smartquotes = False  # would turn -- of an option into a dash
 nitpicky = True
 
 autodoc_member_order = "bysource"

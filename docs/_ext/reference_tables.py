@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import re
 import runpy
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -100,10 +101,23 @@ def option_rows(command: click.Command) -> Iterator[tuple[str, str, str]]:
     context = click.Context(command, info_name=command.name)
     for parameter in command.params:
         record = parameter.get_help_record(context)
-        if record is None:  # an argument, or hidden
+        if not isinstance(parameter, click.Option) or record is None:
             continue
         variables = [parameter.envvar] if isinstance(parameter.envvar, str) else list(parameter.envvar or ())
-        yield f"``{record[0]}``", ", ".join(f"``{name}``" for name in variables), escaped(record[1])
+        text = re.sub(r"env var: [A-Z0-9_]+(; )?", "", record[1]).replace("[]", "")
+        yield f"``{record[0]}``", ", ".join(f"``{name}``" for name in variables), escaped(text)
+
+
+def help_text(command: click.Command) -> str:
+    """Return a command's usage and help; paragraphs that click shall leave as they are become literal blocks."""
+    context = click.Context(command, info_name=f"linkerd-proxy {command.name}")
+    paragraphs = [f"::\n\n    {command.get_usage(context).removeprefix('Usage: ')}"]
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        if paragraph.startswith("\b\n"):
+            paragraphs.append("::\n\n" + textwrap.indent(paragraph.removeprefix("\b\n"), "    "))
+        else:
+            paragraphs.append(escaped(paragraph))
+    return "\n\n".join(paragraphs)
 
 
 def environment(path: str) -> str:
@@ -132,9 +146,9 @@ def command_options(path: str) -> str:
     for name in names:
         assert isinstance(command, click.Group)
         command = command.commands[name]
-    text = escaped(inspect.cleandoc(command.help or "")).replace("\b", "")
-    table = list_table(("Option", "Environment", "What it does"), (28, 30, 42), option_rows(command))
-    return f"{text}\n\n{table}"
+    rows = list(option_rows(command))
+    table = list_table(("Option", "Environment", "What it does"), (28, 30, 42), rows) if rows else ""
+    return f"{help_text(command)}\n\n{table}"
 
 
 def drawing(file: Path) -> str:
