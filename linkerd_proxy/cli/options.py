@@ -12,7 +12,7 @@ from linkerd_proxy.errors import InvalidConfiguration
 
 __all__ = ["ADDRESS", "DURATION", "LOG_LEVEL", "SECONDS", "parse_duration", "parse_log_level"]
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LEVELS = {
     "trace": logging.DEBUG,
@@ -80,7 +80,7 @@ class _DurationType(click.ParamType):  # type: ignore[type-arg]  # generic from 
         if not isinstance(value, str):
             return value
         try:
-            if self._bare and re.fullmatch(r"\d+(\.\d+)?", value):
+            if self._bare and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
                 value += "s"
             return parse_duration(value)
         except InvalidConfiguration as error:

@@ -115,10 +115,10 @@ class _Room:
         self.limit = limit
         self.live = 0
         """Here alone: several servers of one run share the gauge."""
-        self.count = registry.gauge("tcp_open_connections", "Connections being served")
-        self.accepted = registry.counter("tcp_open_total", "Connections accepted")
-        self.refused = registry.counter("tcp_refused_total", "Connections closed at once for want of room")
-        self.failed = registry.counter("tcp_listener_failures_total", "Listeners that an error made useless")
+        self.count = registry.gauge("proxy_open_connections", "Connections being served")
+        self.accepted = registry.counter("proxy_accepted_total", "Connections accepted")
+        self.refused = registry.counter("proxy_refused_total", "Connections closed at once for want of room")
+        self.failed = registry.counter("proxy_listener_failures_total", "Listeners that an error made useless")
 
 
 async def _accept(

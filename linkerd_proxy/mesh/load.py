@@ -46,9 +46,7 @@ def load_stack(spec: str, arguments: Mapping[str, Argument] | None = None) -> St
     except Exception as error:  # of the user's own code: which may raise anything
         raise InvalidConfiguration(f"{where} failed: {_summary(error)}") from error
     if isinstance(found, Layer):
-        raise InvalidConfiguration(
-            f"{where}:{name} is a layer with no end: add one, for example | Connect('host:port')"
-        )
+        raise InvalidConfiguration(f"{where}:{name} is a layer without an end: add | Connect('host:port')")
     if not isinstance(found, Stack):
         kind = type(found).__name__
         raise InvalidConfiguration(f"{where}:{name} is of type {kind}, not a stack: give it layers that end in a stack")

@@ -1,4 +1,4 @@
-"""Hold a port without listening on it, so that several processes can share it and nobody else takes it."""
+"""Hold a port without listening on it: several processes can share it, and the system gives it to nobody else."""
 
 from __future__ import annotations
 

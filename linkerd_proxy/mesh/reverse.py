@@ -41,5 +41,5 @@ def reverse_proxy(
     if opaque:
         return raw
     # Metrics stands outside Rescue: it counts the answers that clients get, those of our own making too.
-    http = Http(codec=codec) | Metrics() | Rescue() | Client(codec=codec) | upstream
+    http = Metrics[Connection]() | Http(codec=codec) | Metrics() | Rescue() | Client(codec=codec) | upstream
     return Detect(http=http, otherwise=raw)
