@@ -12,7 +12,8 @@ from linkerd_proxy.io.streams import SocketStream
 
 __all__ = ["Flow"]
 
-_TURN = 8  # chunks per turn: half a megabyte, so that a bulk transfer delays others by 0.1 ms or so
+_TURN = 16  # chunks per turn, and
+_SHARE = 1 << 19  # bytes per turn, so that a bulk transfer delays others by a few tenths of a millisecond
 _BULK = 2  # full buffers in a row after which data is spliced
 _SMALL = 16384  # a splice of less does not pay
 _LEAVE = 4  # small splices in a row after which data is copied again
@@ -92,9 +93,12 @@ class Flow:
         """Move what can be moved now, up to one turn's share."""
         if self.over or (self.stuck and not self._flushed()):
             return
+        limit = self.moved + _SHARE
         for _ in range(_TURN):
             if not (self._copy() if self._full < _BULK else self._splice()):
                 return
+            if self.moved >= limit:
+                break
         self._move_again()
 
     def _move_again(self) -> None:

@@ -7,6 +7,7 @@ import select
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal, TypeAlias
 
 import trio
@@ -302,10 +303,9 @@ class SocketStream(trio.abc.HalfCloseableStream):
     def abort(self) -> None:
         """Close the socket with a reset, so that the peer can't take what it got for the whole."""
         if self._fd >= 0:
-            try:
+            with suppress(OSError):  # some systems refuse it on a connection that is broken already
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            finally:
-                self.close()
+            self.close()
 
     def fileno(self) -> int:
         """Return the descriptor, or -1 once closed."""
