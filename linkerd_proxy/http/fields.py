@@ -35,7 +35,29 @@ class Framing:
 
 # Fields that the codecs read; all others are end to end (unless Connection nominates them).
 _SPECIAL = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+_END_TO_END, _READ_HERE, _DROPPED = "end to end", "read here", "dropped"
+_NOTHING: frozenset[bytes] = frozenset()
+
+# Most fields of real traffic come again and again, even where no two heads are equal.
+_known: dict[tuple[bytes, bytes], tuple[str, tuple[bytes, bytes]]] = {}
+_KNOWN_SIZE = 4096
+_KNOWN_LENGTH = 256
 VERSIONS: dict[bytes, HttpVersion] = {b"1.1": "1.1", b"1.0": "1.0"}
+
+
+def _read_field(field: tuple[bytes, bytes]) -> tuple[str, tuple[bytes, bytes]]:
+    """Check one field, and say what becomes of it."""
+    name, value = field
+    lower = field_name(name)
+    value = value.strip(b" \t")
+    check_value(lower, value)
+    fate = _READ_HERE if lower in _SPECIAL else _DROPPED if is_shadow(lower) else _END_TO_END
+    known = fate, (lower, value)
+    if len(name) + len(value) <= _KNOWN_LENGTH:
+        if len(_known) >= _KNOWN_SIZE:
+            _known.clear()
+        _known[field] = known
+    return known
 
 
 class Fields:
@@ -46,19 +68,23 @@ class Fields:
     def __init__(self, raw: RawHeaders, limits: Limits) -> None:
         if len(raw) > limits.max_fields:
             raise RequestRefused(f"more than the {limits.max_fields} fields that Limits(max_fields=...) allows", 431)
-        self.end_to_end: RawHeaders = []
-        self.special: dict[bytes, list[bytes]] = {}
-        for name, value in raw:
-            lower = field_name(name)
-            value = value.strip(b" \t")
-            check_value(lower, value)
-            if lower in _SPECIAL:
-                self.special.setdefault(lower, []).append(value)
-            elif not is_shadow(lower):
-                self.end_to_end.append((lower, value))
-        self.connection = nominated(self.special.get(b"connection", []))
-        if self.connection:
-            self.end_to_end = [field for field in self.end_to_end if field[0] not in self.connection]
+        end_to_end: RawHeaders = []
+        special: dict[bytes, list[bytes]] = {}
+        get = _known.get
+        for field in raw:
+            known = get(field) or _read_field(field)
+            if known[0] is _END_TO_END:
+                end_to_end.append(known[1])
+            elif known[0] is _READ_HERE:
+                lower, value = known[1]
+                special.setdefault(lower, []).append(value)
+        self.connection = _NOTHING
+        if b"connection" in special:
+            self.connection = nominated(special[b"connection"])
+            if not self.connection <= HOP_BY_HOP:
+                end_to_end = [field for field in end_to_end if field[0] not in self.connection]
+        self.end_to_end = end_to_end
+        self.special = special
 
     def get(self, name: bytes) -> list[bytes]:
         """Return the values of a special field, in order."""
@@ -79,7 +105,7 @@ class Fields:
         """Whether the sender lets the connection live on (RFC 9112 section 9.3)."""
         if version == "1.0":
             return b"keep-alive" in self.connection and not self.closes()
-        return not self.closes()
+        return b"connection" not in self.special or not self.closes()
 
 
 def expects_continue(fields: Fields, version: HttpVersion) -> bool:
