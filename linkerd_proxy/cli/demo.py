@@ -131,10 +131,10 @@ async def _stop_on_signals(traffic: Traffic, scope: trio.CancelScope) -> None:
 
 
 def _print_introduction(proxy: Stack[Connection], address: AnyAddress, apps: Sequence[AnyAddress]) -> None:
-    web, grpc, echo = apps
+    web, grpc, echo = (str(app).rpartition(":")[2] for app in apps)
     click.echo(f"linkerd-proxy {__version__}: one port, three protocols\n")
     click.echo("\n".join(f"  {line}" for line in str(proxy).splitlines()))
-    click.echo(f"\n  HTTP application {web}, gRPC-shaped {grpc}, TCP echo {echo}")
+    click.echo(f"\n  behind it, on 127.0.0.1: HTTP {web}, gRPC-shaped {grpc}, TCP echo {echo}")
     click.echo(f"  listening on {address}\n")
     click.echo("Try it meanwhile:")
     click.echo(f"  curl http://{address}/hello")
@@ -150,4 +150,4 @@ def _print_summary(figures: Sequence[Row], elapsed: float, failed: int) -> None:
     )
     for row in figures:
         _, rps, success, p50, p95, p99, *_ = row.cells()
-        click.echo(f"  {row.title:<12} {rps}/s, {success} succeeded, p50 {p50}, p95 {p95}, p99 {p99}")
+        click.echo(f"  {row.title:<11} {rps}/s, {success} succeeded, p50 {p50} ms, p95 {p95} ms, p99 {p99} ms")

@@ -97,6 +97,11 @@ class Traffic:
         async with AsyncExitStack() as exits:
             web = await exits.enter_async_context(opened(Client(protocol="http/1.1") | Connect(self._address)))
             grpc = await exits.enter_async_context(opened(Client(protocol="h2") | Connect(self._address)))
+            # The first request of a process loads and compiles; what comes after it is what a proxy does all day.
+            await Watched("", "").count(lambda: _greet(web))
+            await Watched("", "").count(lambda: _say(grpc))
+            for watched in self.all:
+                watched.rate(trio.current_time())  # from here on
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._steadily, self.web, lambda: _greet(web))
                 nursery.start_soon(self._steadily, self.grpc, lambda: _say(grpc))
@@ -124,19 +129,21 @@ class Traffic:
 
     async def _echo(self) -> None:
         interval = self._interval * _TCP_CLIENTS
+        due = trio.current_time()
         while not self._stopping.is_set():
             try:
                 stream = await dial(self._address)
             except ProxyError as error:
                 self.echo.failed += 1
                 self.echo.failures.append(f"{self.echo.title}: {error.explanation}")
-                await self._until(trio.current_time() + interval)
+                due = trio.current_time() + interval
+                await self._until(due)
                 continue
             async with stream:
                 for number in range(_ECHOES):
                     if self._stopping.is_set():
                         break
-                    due = trio.current_time() + interval
+                    due = max(due + interval, trio.current_time())
                     failed = self.echo.failed
                     await self.echo.count(lambda: _ping(stream, number))  # noqa: B023  # awaited in this turn
                     if self.echo.failed > failed:

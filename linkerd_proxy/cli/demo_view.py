@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lines", "Row", "Silence", "TableView", "View", "rich_is_installed", "rows"]
 
-_COLUMNS = ("PROTOCOL", "RPS", "SUCCESS", "P50", "P95", "P99", "OPEN", "IN", "OUT", "REQUESTS")
+_COLUMNS = ("PROTOCOL", "RPS", "SUCCESS", "P50 ms", "P95 ms", "P99 ms", "OPEN", "IN", "OUT", "REQS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Row:
             self.title,
             f"{self.rps:.1f}",
             f"{self.success:.2f}%",
-            *(("-" if value is None else f"{value:.1f}ms") for value in (self.p50_ms, self.p95_ms, self.p99_ms)),
+            *(("-" if value is None else f"{value:.1f}") for value in (self.p50_ms, self.p95_ms, self.p99_ms)),
             str(self.open_connections),
             _size(self.bytes_in),
             _size(self.bytes_out),
@@ -141,7 +141,7 @@ class Lines(Silence):
     """Prints a line for each protocol every second: for pipes, logs, and terminals without rich."""
 
     interval = 1.0
-    _FORMAT = "{:>5}  {:<12} {:>7} {:>8} {:>8} {:>8} {:>8} {:>5} {:>8} {:>8} {:>9}"
+    _FORMAT = "{:>4} {:<11} {:>6} {:>7} {:>6} {:>6} {:>6} {:>4} {:>7} {:>7} {:>6}"
 
     def __enter__(self) -> Self:
         click.echo(self._FORMAT.format("TIME", *_COLUMNS))
@@ -190,6 +190,8 @@ def _table(figures: Sequence[Row], seconds: float, failures: Sequence[str]) -> T
     caption = "\n".join(escape(failure) for failure in failures) or "no failures"
     table = Table(
         box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
         title=f"through the proxy, for {seconds:.0f} s",
         title_justify="left",
         caption=caption,

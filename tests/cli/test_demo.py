@@ -89,7 +89,7 @@ def test_lines_are_as_wide_as_a_terminal(capsys):
     with Lines() as view:
         view.show([row], 3600, [])
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 110
+    assert max(map(len, lines)) <= 80
     assert lines[1].split() == [
         "3600s",
         "HTTP/2",
