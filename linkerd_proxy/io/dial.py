@@ -171,12 +171,10 @@ class _Attempts:
             if code in _PENDING:
                 await stream.wait_connected()
             stands = True
+            return stream
         finally:
-            if not stands and stream is not None:
-                stream.close()
-            elif not stands:
-                sock.close()
-        return stream
+            if not stands:
+                (stream or sock).close()
 
     def failure(self, waited: float) -> ConnectFailed | LoopDetected:
         """Return the error that says how all attempts failed."""

@@ -204,7 +204,7 @@ class Flow:
 
     def _end(self) -> bool:
         try:
-            self.sink.socket.shutdown(socket.SHUT_WR)
+            self.sink.shut()
         except OSError as error:
             return self._fail(self.sink, error)
         self.stop()
