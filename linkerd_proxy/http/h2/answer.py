@@ -90,9 +90,9 @@ class ServerChannel(Channel["H2Server"]):
         if trailers is not None:
             try:
                 kept = trailers_from(trailers.fields)
-            except BadRequest as error:
-                self.body.fail(error)
+            except BadRequest:
                 self._breach(ErrorCode.PROTOCOL_ERROR)
+                self.link.engine.blame()
                 return
         self.body.end(kept)
 
@@ -161,17 +161,15 @@ class ServerChannel(Channel["H2Server"]):
         length = body.length
         declared = response.declared_length if empty and response.declared_length is not None else length
         fields: RawHeaders = [(b":status", _STATUS[status]), *raw]
-        if declared is not None and status != 204 and not (empty and not declared):
+        # An empty body tells no length of a HEAD's content; an upstream that declared one of zero does.
+        if declared is not None and status != 204 and (declared or not empty or response.declared_length == 0):
             fields.append((b"content-length", b"%d" % declared))
         if empty or (length == 0 and type(body) is Whole and not body.trailers):
             engine.send_head(self.stream, fields, end=True)
             return
         engine.send_head(self.stream, fields, end=False)
         if type(body) is Whole:
-            data = await body.pull()
-            await self.send(data, end=not body.trailers)
-            if body.trailers:
-                self.send_end(body.trailers)
+            await self.send_whole(body)
             return
         await self._stream(body, length)
 

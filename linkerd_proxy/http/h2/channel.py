@@ -7,7 +7,7 @@ from typing import Generic
 import trio
 from typing_extensions import TypeVar
 
-from linkerd_proxy.core.message import Body
+from linkerd_proxy.core.message import Body, Whole
 from linkerd_proxy.errors import UpstreamProtocolError
 from linkerd_proxy.headers import Headers, RawHeaders
 from linkerd_proxy.http.h2.incoming import Incoming
@@ -83,6 +83,13 @@ class Channel(Generic[L]):
         if length is not None and sent < length:
             raise UpstreamProtocolError(f"a body ends after {sent} of the {length} bytes that its head declared")
         self.send_end(body.trailers)
+
+    async def send_whole(self, body: Whole) -> None:
+        """Send a body that is in memory, without using it up."""
+        if body.data:
+            await self.send(body.data, end=not body.trailers)
+        if body.trailers or not body.data:
+            self.send_end(body.trailers)
 
     def send_end(self, trailers: Headers | None) -> None:
         """End the message, with trailers where there are any."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from linkerd_proxy.core.contain import unwrapped
+from linkerd_proxy.core.message import Whole
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import BadGateway, ProxyError, UpstreamClosed, UpstreamProtocolError, UpstreamUnsent
 from linkerd_proxy.http.deadlines import Deadlines
@@ -33,11 +34,9 @@ class H2Client(Link):
     queues is sent with the first write.
     """
 
-    engine: ClientEngine
-
     def __init__(self, limits: Limits, deadlines: Deadlines) -> None:
         super().__init__(limits, deadlines)
-        self.engine = ClientEngine(self, limits, trio.current_time)
+        self.engine = self._role = ClientEngine(self, limits, trio.current_time)
         self.closed = False
         """Whether the connection is over."""
         self.retired = False
@@ -155,9 +154,11 @@ class H2Client(Link):
             await self._wait_for_connect_protocol()
         if not self.available:
             raise UpstreamUnsent("the connection takes no more streams", layer="Client")
-        channel = ClientChannel(self, self.engine.open_stream(), request)
+        channel = ClientChannel(self, self._role.open_stream(), request)
+        if self.limits.h2_keep_alive_interval and not self._channels:
+            self.expect_life()
         self._channels[channel.stream.id] = channel
-        if self.engine.next >= LAST_STREAM or self.engine.floods.streams >= self.limits.h2_client_streams_total:
+        if self._role.next >= LAST_STREAM or self.engine.floods.streams >= self.limits.h2_client_streams_total:
             self.retired = True
         try:
             if channel.send_request():
@@ -197,7 +198,11 @@ class H2Client(Link):
                 await channel.proceed.wait()
             if channel.stream.dead or channel.stream.headed:
                 return
-        await channel.send_body(request.body, None if request.wants_tunnel else request.body.length)
+        body = request.body
+        if isinstance(body, Whole):  # not pulled, for it may have to be sent again
+            await channel.send_whole(body)
+        else:
+            await channel.send_body(body, None if request.wants_tunnel else body.length)
 
 
 async def _answer(channel: ClientChannel, exchange: Exchange) -> None:
@@ -205,4 +210,8 @@ async def _answer(channel: ClientChannel, exchange: Exchange) -> None:
         response = await channel.head()
         await exchange.respond(response)
         if response.is_final:
-            return
+            break
+    if response.body is not channel.body:
+        # Some servers end a response without content by an empty DATA frame: a reset instead would count against us.
+        while await channel.body.pull():
+            pass

@@ -181,7 +181,7 @@ class Link:
         engine.receive(data)
         self._asked = False
         if self.limits.h2_keep_alive_interval and self.busy():
-            self._keep_alive.deadline = trio.current_time() + self.limits.h2_keep_alive_interval
+            self.expect_life()
         if not engine.inside and engine.greeted:
             self._arrival.deadline = _NEVER
         elif engine.greeted and (engine.frames != frames or self._arrival.deadline == _NEVER):
@@ -191,6 +191,10 @@ class Link:
 
     def _too_slow(self) -> None:
         self.fail(Violation(ErrorCode.SETTINGS_TIMEOUT, "SETTINGS or the rest of a frame did not come in time"))
+
+    def expect_life(self) -> None:
+        """Ask the peer for a sign of life if none comes by itself."""
+        self._keep_alive.deadline = trio.current_time() + self.limits.h2_keep_alive_interval
 
     def _ask(self) -> None:
         """Ask a silent peer for a sign of life, and give up on one that has not answered."""
@@ -218,6 +222,8 @@ class Link:
 
     async def linger(self) -> None:
         """Let the peer read the GOAWAY: a close with bytes unread would make the kernel reset the connection."""
+        if self.engine.outbox.unsent:
+            return  # it does not read
         with trio.move_on_after(_CLOSE_TIMEOUT):
             try:
                 await self.stream.send_eof()

@@ -52,14 +52,12 @@ async def serve_h2(
 class H2Server(Link):
     """One client's connection. See :func:`serve_h2`."""
 
-    engine: ServerEngine
-
     def __init__(self, connection: Connection, inner: Service[Exchange], limits: Limits, deadlines: Deadlines) -> None:
         super().__init__(limits, deadlines)
         self.connection = connection
         self.stream = connection.stream
         self.inner = inner
-        self.engine = ServerEngine(self, limits, trio.current_time)
+        self.engine = self._role = ServerEngine(self, limits, trio.current_time)
         self._fresh: list[ServerChannel] = []
         self._streams: trio.Nursery | None = None
         self._idle = deadlines.add(self._on_idle)
@@ -109,7 +107,7 @@ class H2Server(Link):
         channel = ServerChannel(self, stream, prototype)
         if ended:
             channel.body.end(None)
-        self.engine.busy += 1
+        self._role.busy += 1
         self._fresh.append(channel)
 
     def on_settings(self) -> None:
@@ -158,20 +156,20 @@ class H2Server(Link):
             self._released()
 
     def _released(self) -> None:
-        self.engine.busy -= 1
-        if not self.engine.busy:
-            if self._draining and self.engine.accepts != LAST_STREAM:
+        self._role.busy -= 1
+        if not self._role.busy:
+            if self._draining and self._role.accepts != LAST_STREAM:
                 self.end()
             else:
                 self._idle.deadline = trio.current_time() + self.limits.keep_alive_idle
 
     def busy(self) -> bool:
         """Whether there are streams."""
-        return self.engine.busy > 0
+        return self._role.busy > 0
 
     def last_stream(self) -> int:
         """Return the last stream taken."""
-        return min(self.engine.last, self.engine.accepts)
+        return min(self._role.last, self._role.accepts)
 
     # --- ending in good order (RFC 9113 section 6.8) ---
 
@@ -185,21 +183,21 @@ class H2Server(Link):
         self._farewell.deadline = trio.current_time() + self.limits.h2_goaway_delay
 
     def _last_call(self) -> None:
-        if self.engine.accepts != LAST_STREAM:
+        if self._role.accepts != LAST_STREAM:
             return
-        self.engine.accepts = self.engine.last
-        self.engine.goaway(self.engine.last, ErrorCode.NO_ERROR)
-        if not self.engine.busy:
+        self._role.accepts = self._role.last
+        self.engine.goaway(self._role.last, ErrorCode.NO_ERROR)
+        if not self._role.busy:
             self.end()
 
     def _on_idle(self) -> None:
-        if not self.engine.busy:
+        if not self._role.busy:
             self._draining = True
             self._last_call()
 
     def __repr__(self) -> str:
         state = "draining" if self._draining else "ending" if self.ending else "open"
-        return f"<H2Server {state}, {self.engine.busy} streams busy, {self.engine.floods.streams} so far>"
+        return f"<H2Server {state}, {self._role.busy} streams busy, {self.engine.floods.streams} so far>"
 
 
 _FAREWELL = b"l5d-last"

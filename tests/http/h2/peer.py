@@ -59,6 +59,14 @@ class Application:
             await exchange.respond(Response(200, [("seen", str(len(content)))], b"ok"))
 
 
+class Handler(Application):
+    """An application of one function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.serve = function
+
+
 class Zeros(Body):
     """A body of zeros, which counts how much of it was pulled."""
 
@@ -85,6 +93,7 @@ class Peer:
         self.closed = False
         self.failure = None
         self.done = trio.Event()
+        self.reading = trio.CancelScope()
 
     async def send(self, *frames):
         for frame in frames:
@@ -99,6 +108,10 @@ class Peer:
         await trio.testing.wait_all_tasks_blocked()
 
     async def receive(self):
+        with self.reading:
+            await self._receive()
+
+    async def _receive(self):
         while True:
             try:
                 data = await self.stream.receive_some(1 << 20)
@@ -116,13 +129,15 @@ class Peer:
 
 
 @asynccontextmanager
-async def served(application=None, *, limits=None, hello=True, drain=None):
+async def served(application=None, *, limits=None, hello=True, drain=None, pair=trio.testing.memory_stream_pair):
     """Serve one connection of raw frames in memory."""
-    client, server = trio.testing.memory_stream_pair()
+    client, server = pair()
+    owned = application is None
     application = application or Application()
     drain = drain or Drain()
     connection = Connection(server, CLIENT, SERVER, drain=drain)
     peer = Peer(client, application, drain)
+    peer.owns_application = owned
     inner = application
 
     async def serve():
@@ -140,8 +155,10 @@ async def served(application=None, *, limits=None, hello=True, drain=None):
         nursery.start_soon(serve)
         nursery.start_soon(peer.receive)
         if hello:
-            await peer.send(HELLO, settings(ack=True))
+            await client.send_all(HELLO + settings(ack=True))
+            await peer.settle()
         yield peer
         nursery.cancel_scope.cancel()
-    assert getattr(application, "running", 0) == 0
+    if peer.owns_application:
+        assert application.running == 0
     assert len(deadlines) == 0
