@@ -62,16 +62,16 @@ class Flow:
         on_end: Callable[[], None],
         on_error: Callable[[SocketStream, OSError], None],
     ) -> None:
-        self.source = source
-        self.sink = sink
-        self.held = b""
+        self.source: SocketStream = source
+        self.sink: SocketStream = sink
+        self.held: bytes = b""
         """What was read, or put back, and not taken by the sink yet."""
-        self.stuck = False
+        self.stuck: bool = False
         """Whether the sink must take something before more is read."""
-        self.careful = True
+        self.careful: bool = True
         """Whether the end may follow a short read without a further event."""
-        self.moved = 0
-        self.over = False
+        self.moved: int = 0
+        self.over: bool = False
         self._stops_short = source.stops_short
         self._on_end = on_end
         self._on_error = on_error

@@ -6,6 +6,7 @@ import errno
 import logging
 import socket
 import sys
+from typing import TypeAlias
 
 import trio
 
@@ -20,7 +21,9 @@ from linkerd_proxy.io.streams import SocketStream
 
 __all__ = ["SocketListener", "open_listeners"]
 
-logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy")
+
+_Socket: TypeAlias = socket.socket  # where an argument is called socket
 
 _BACKLOG = 1024  # the system caps it at net.core.somaxconn
 _AT_ONCE = 32  # accepted in a row before other tasks get a turn
@@ -57,7 +60,7 @@ class SocketListener(trio.abc.AsyncResource):
         inode: tuple[int, int] | None = None,
     ) -> None:
         socket.setblocking(False)
-        self.socket = socket
+        self.socket: _Socket = socket
         self._address = local_address(socket)
         self._options = options
         self._original_dst = original_dst

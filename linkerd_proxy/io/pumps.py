@@ -19,10 +19,10 @@ class Pump:
     __slots__ = ("broken", "ended", "moved", "sink", "source")
 
     def __init__(self, source: trio.abc.HalfCloseableStream, sink: trio.abc.HalfCloseableStream) -> None:
-        self.source = source
-        self.sink = sink
-        self.moved = 0
-        self.ended = trio.Event()
+        self.source: trio.abc.HalfCloseableStream = source
+        self.sink: trio.abc.HalfCloseableStream = sink
+        self.moved: int = 0
+        self.ended: trio.Event = trio.Event()
         self.broken: trio.abc.HalfCloseableStream | None = None
         """The stream that broke, if one did."""
 

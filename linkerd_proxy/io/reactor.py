@@ -20,7 +20,7 @@ import trio
 
 __all__ = ["Handler", "Reactor", "ReactorStatistics", "current_reactor"]
 
-logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy")
 
 Handler: TypeAlias = Callable[[int], None]
 """Takes the event mask of one socket. It must neither block nor raise, and must close no descriptor."""
@@ -66,10 +66,10 @@ class Reactor:
         self._asleep = False
         self._again: deque[Callable[[], None]] = deque()
         self.handlers: dict[int, Handler] = {}
-        self.counts = ReactorStatistics()
-        self.woke = False
+        self.counts: ReactorStatistics = ReactorStatistics()
+        self.woke: bool = False
         """Set by a handler that woke a task, so that the tasks run before the next poll."""
-        self.scratch = memoryview(bytearray(65536))
+        self.scratch: memoryview = memoryview(bytearray(65536))
         """For callbacks to read into: they never interleave, so one buffer serves all."""
 
     def register(self, fd: int, handler: Handler) -> None:

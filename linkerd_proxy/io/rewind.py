@@ -25,7 +25,7 @@ class Rewound(trio.abc.HalfCloseableStream):
     __slots__ = ("_data", "stream")
 
     def __init__(self, stream: trio.abc.HalfCloseableStream, data: bytes | bytearray | memoryview) -> None:
-        self.stream = stream
+        self.stream: trio.abc.HalfCloseableStream = stream
         self._data = bytes(data)
 
     @property

@@ -11,7 +11,7 @@ import trio
 
 __all__ = ["PIPE_SIZE", "Pipe", "Pipes", "current_pipes", "splice"]
 
-logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy")
 
 PIPE_SIZE = 1 << 20  # the most that an unprivileged process may ask for (fs.pipe-max-size)
 _MAX_PIPES = 64  # those of one user share 64 MiB (fs.pipe-user-pages-soft); flows without one copy
@@ -42,10 +42,12 @@ class Pipe:
     __slots__ = ("held", "read_fd", "size", "write_fd")
 
     def __init__(self) -> None:
+        self.read_fd: int
+        self.write_fd: int
         self.read_fd, self.write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.held = 0
+        self.held: int = 0
         try:
-            self.size = fcntl.fcntl(self.write_fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+            self.size: int = fcntl.fcntl(self.write_fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         except OSError:  # the user's share is used up: the default size serves as well
             self.size = fcntl.fcntl(self.write_fd, fcntl.F_GETPIPE_SZ)
 
@@ -65,7 +67,7 @@ class Pipes:
 
     def __init__(self) -> None:
         self.idle: list[Pipe] = []
-        self.in_use = 0
+        self.in_use: int = 0
 
     def take(self) -> Pipe | None:
         """Return an empty pipe, or None if there are too many already or no descriptors are left."""

@@ -39,9 +39,9 @@ class SocketStream(WatchedSocket, trio.abc.HalfCloseableStream):
 
     def __init__(self, socket: socket.socket, *, budget: int = _BUDGET) -> None:
         super().__init__(socket)
-        self.bytes_received = 0
+        self.bytes_received: int = 0
         """How many bytes came in, also those that a relay moved."""
-        self.bytes_sent = 0
+        self.bytes_sent: int = 0
         """How many bytes the system took, also those that a relay moved."""
         self._recv = socket.recv
         self._send = socket.send

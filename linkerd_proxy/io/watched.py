@@ -6,13 +6,15 @@ import os
 import select
 import socket
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import trio
 
 from linkerd_proxy.io.reactor import CAREFUL, HANGUP, INPUT, OUTPUT, Handler, Reactor, current_reactor
 
 __all__ = ["WatchedSocket"]
+
+_Socket: TypeAlias = socket.socket  # where an argument is called socket
 
 _INET = (socket.AF_INET, socket.AF_INET6)
 
@@ -44,7 +46,7 @@ class WatchedSocket:
     def __init__(self, socket: socket.socket) -> None:
         if socket.gettimeout() != 0:
             socket.setblocking(False)
-        self.socket = socket
+        self.socket: _Socket = socket
         self._fd = socket.fileno()
         self._reader: trio.lowlevel.Task | Literal[True] | None = None
         """The task that waits to receive; True while one is busy without waiting."""
