@@ -29,7 +29,7 @@ class Answer(Response):
             version=response.version,
             declared_length=response.declared_length,
         )
-        self.informational = informational
+        self.informational: list[Response] = informational
         """The 1xx responses, in order."""
 
 
