@@ -37,6 +37,7 @@ async def check_layer(
     *,
     inner: Service[B] | None = None,
     rescues: bool = False,
+    shares: bool = False,
 ) -> None:
     """Try a layer against the rules that every layer keeps.
 
@@ -60,11 +61,13 @@ async def check_layer(
         inner: A service that does what it should; by default it answers an exchange with an empty 200, gives a dial a
             stream whose peer has nothing to say, and lets a connection be.
         rescues: Whether the layer turns errors into answers; then none may come out.
+        shares: Whether what it began inside may serve other work, as a pool's connection; then a cancellation must come
+            out, but needn't reach the inner service.
 
     Raises:
         LayerViolations: naming every rule that it breaks.
     """
-    kit = _Kit(layer, make_work, inner or _behave, rescues)
+    kit = _Kit(layer, make_work, inner or _behave, rescues, shares)
     kit.check_value()
     await kit.check_serving()
     await kit.check_cancelling()
@@ -115,11 +118,14 @@ class _Trial:
 
 
 class _Kit(Generic[A, B]):
-    def __init__(self, layer: Layer[A, B], make_work: Callable[[], A], inner: Service[B], rescues: bool) -> None:
+    def __init__(
+        self, layer: Layer[A, B], make_work: Callable[[], A], inner: Service[B], rescues: bool, shares: bool
+    ) -> None:
         self.layer = layer
         self.make_work = make_work
         self.inner = inner
         self.rescues = rescues
+        self.shares = shares
         self.found: dict[str, str] = {}
         self.first_repr = repr(layer)
 
@@ -192,7 +198,7 @@ class _Kit(Generic[A, B]):
             trial = await self.settle(lambda: service(self.make_work()), lambda trial: trial.scope.cancel())
             if "entered" not in seen:
                 return  # check_serving has told
-            if "cancelled" not in seen:
+            if "cancelled" not in seen and not self.shares:
                 self.broken("cancels", "the inner service was not cancelled")
             elif not trial.ended or trial.returned or trial.error is not None:
                 self.broken("cancels", f"the work was cancelled, yet {trial.outcome}")

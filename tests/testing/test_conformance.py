@@ -322,4 +322,4 @@ async def test_client_conforms() -> None:
             await dial.use(mine)
             nursery.cancel_scope.cancel()
 
-    await check_layer(Client("http/1.1"), exchange, inner=upstream)
+    await check_layer(Client("http/1.1"), exchange, inner=upstream, shares=True)
