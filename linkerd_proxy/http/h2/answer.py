@@ -53,7 +53,7 @@ class ServerChannel(Channel["H2Server"]):
         stream.sink = self
         stream.tunnel = prototype.wants_tunnel
         self.body.length = prototype.body.length if prototype.body is not EMPTY else None
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()
         self._prototype = prototype
         self._answered = False
         self._informed = 0
@@ -225,7 +225,6 @@ class ServerChannel(Channel["H2Server"]):
             self._refusal(error, end=False)
             self.link.engine.reset(self.stream, ErrorCode.PROTOCOL_ERROR)
         self.finish_body()
-        self.link.engine.blame()
 
     def _refusal(self, error: Exception, *, end: bool = True) -> None:
         status = error.status if isinstance(error, ProxyError) else 500

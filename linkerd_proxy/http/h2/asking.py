@@ -61,12 +61,12 @@ class ClientChannel(Channel["H2Client"]):
         stream.sink = self
         stream.tunnel = request.wants_tunnel
         stream.no_content = request.method == "HEAD"
-        self.request = request
-        self.mark = link.engine.outbox.queued
+        self.request: Request = request
+        self.mark: int = link.engine.outbox.queued
         """Where in the outbox the head begins: as long as less was taken, the request was surely not sent."""
-        self.proceed = trio.Event()
+        self.proceed: trio.Event = trio.Event()
         """Set when the upstream has said anything, which an upload with ``Expect`` waits for."""
-        self.tunnelling = False
+        self.tunnelling: bool = False
         """Whether the upstream has agreed to a tunnel."""
         self._deadline: Deadline = link.deadlines.add(self.body_late)
         self._heads: deque[tuple[Block, bool]] = deque()

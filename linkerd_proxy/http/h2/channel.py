@@ -31,9 +31,9 @@ class Channel(Generic[L]):
     __slots__ = ("_sender", "body", "link", "stream")
 
     def __init__(self, link: L, stream: Stream) -> None:
-        self.link = link
-        self.stream = stream
-        self.body = Incoming(self)
+        self.link: L = link
+        self.stream: Stream = stream
+        self.body: Incoming = Incoming(self)
         """What comes in."""
         self._sender = Waiter()
 

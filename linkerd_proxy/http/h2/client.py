@@ -12,6 +12,7 @@ from linkerd_proxy.http.deadlines import Deadlines
 from linkerd_proxy.http.h2.asking import ClientChannel
 from linkerd_proxy.http.h2.codes import ErrorCode, code_name
 from linkerd_proxy.http.h2.decoder import Block
+from linkerd_proxy.http.h2.engine import Engine
 from linkerd_proxy.http.h2.link import Link
 from linkerd_proxy.http.h2.roles import LAST_STREAM, ClientEngine
 from linkerd_proxy.http.h2.stream import Stream
@@ -36,10 +37,11 @@ class H2Client(Link):
 
     def __init__(self, limits: Limits, deadlines: Deadlines) -> None:
         super().__init__(limits, deadlines)
-        self.engine = self._role = ClientEngine(self, limits, trio.current_time)
-        self.closed = False
+        self._role = ClientEngine(self, limits, trio.current_time)
+        self.engine: Engine = self._role
+        self.closed: bool = False
         """Whether the connection is over."""
-        self.retired = False
+        self.retired: bool = False
         """Whether it takes no more exchanges: the upstream said GOAWAY, or we are done with it."""
         self._channels: dict[int, ClientChannel] = {}
         self._settings = trio.Event()

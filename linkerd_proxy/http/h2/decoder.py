@@ -46,8 +46,8 @@ class Block:
     __slots__ = ("fields", "memo", "oversized")
 
     def __init__(self, fields: RawHeaders, *, oversized: bool = False) -> None:
-        self.fields = fields
-        self.oversized = oversized
+        self.fields: RawHeaders = fields
+        self.oversized: bool = oversized
         self.memo: object = None
         """What the reader made of it, for the next time."""
 

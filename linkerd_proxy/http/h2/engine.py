@@ -56,13 +56,18 @@ class Engine(Half):
         is_server: Which side we are.
     """
 
+    # Of Half, changed here.
+    recv_window: int
+    send_window: int
+    dribbles: int
+
     def __init__(self, sink: ConnectionSink, limits: Limits, clock: Callable[[], float], *, is_server: bool) -> None:
         super().__init__(Outbox(sink.on_output), PeerSettings(is_server=not is_server), Floods(limits, clock), limits)
-        self.greeted = False
+        self.greeted: bool = False
         """Whether the peer's first SETTINGS have come."""
-        self.frames = 0
+        self.frames: int = 0
         """Frames received so far."""
-        self.acked = False
+        self.acked: bool = False
         """Whether the peer has acknowledged our SETTINGS."""
         self._sink = sink
         self._decoder = Decoder(limits.max_head, limits.max_fields)

@@ -88,13 +88,13 @@ class Floods:
         self._window_updates = 0
         self._paid = 0
         self._earned = 0
-        self.streams = 0
+        self.streams: int = 0
         """Streams opened so far."""
-        self.data_sent = 0
+        self.data_sent: int = 0
         """DATA frames sent so far."""
-        self.payload = 0
+        self.payload: int = 0
         """Bytes of fields and content received so far."""
-        self.total = 0
+        self.total: int = 0
         """Bytes received so far."""
 
     def received(self, size: int) -> None:

@@ -32,14 +32,14 @@ class Half:
         self.peer = peer
         self.floods = floods
         self.limits = limits
-        self.encoder = Encoder()
+        self.encoder: Encoder = Encoder()
         self.streams: dict[int, Stream] = {}
         """Those that are not closed."""
         self.recent: dict[int, bool] = {}
         """Streams closed lately, and whether by a reset: what comes late for those is ignored."""
-        self.send_window = INITIAL_WINDOW
-        self.recv_window = limits.h2_connection_window
-        self.dribbles = 0
+        self.send_window: int = INITIAL_WINDOW
+        self.recv_window: int = limits.h2_connection_window
+        self.dribbles: int = 0
         """DATA frames that the peer's window made tiny, to be counted when it next opens one."""
         self._credit = 0
 

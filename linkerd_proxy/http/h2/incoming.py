@@ -37,13 +37,13 @@ class Incoming(Body):
         self._waiter = Waiter()
         self._error: ProxyError | None = None
         self._deadline: Deadline | None = None
-        self.waited = 0.0
+        self.waited: float = 0.0
         """Seconds that its reader has waited for it."""
-        self.received = 0
+        self.received: int = 0
         """Bytes that have come."""
-        self.ended = False
+        self.ended: bool = False
         """Whether the peer has sent all of it."""
-        self.finished = False
+        self.finished: bool = False
         """Whether the reader has seen its end, or nobody will."""
 
     def feed(self, data: bytes) -> None:

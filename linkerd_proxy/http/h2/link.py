@@ -37,8 +37,10 @@ class Link:
     def __init__(self, limits: Limits, deadlines: Deadlines) -> None:
         self.limits = limits
         self.deadlines = deadlines
-        self.ending = False
+        self.ending: bool = False
         """Whether the reader is to stop, and what is queued to be the last."""
+        self.eof: bool = False
+        """Whether the peer sends nothing more."""
         self.blocked: deque[Waiter] = deque()
         """Streams that wait for the connection's window or for room in the outbox, first come first served."""
         self._turns = 0  # given and not yet used
@@ -168,12 +170,13 @@ class Link:
                         await self._gate.wait()
                     data = await self.stream.receive_some(_READ)
                     if not data:
+                        self.eof = True
                         return
                     self._take(bytes(data))
         except Violation as violation:
             self.breach = violation
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+            self.eof = True
 
     def _take(self, data: bytes) -> None:
         engine = self.engine
@@ -222,8 +225,8 @@ class Link:
 
     async def linger(self) -> None:
         """Let the peer read the GOAWAY: a close with bytes unread would make the kernel reset the connection."""
-        if self.engine.outbox.unsent:
-            return  # it does not read
+        if self.eof or self.engine.outbox.unsent:
+            return  # it is gone, or does not read
         with trio.move_on_after(_CLOSE_TIMEOUT):
             try:
                 await self.stream.send_eof()

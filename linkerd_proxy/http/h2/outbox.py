@@ -21,15 +21,15 @@ class Outbox:
         self._wake = wake
         self._flying_control = 0
         self._flying_other = 0
-        self.unsent = 0
+        self.unsent: int = 0
         """Bytes not yet written, those being written included."""
-        self.control = 0
+        self.control: int = 0
         """Frames among them that answer control frames."""
-        self.other = 0
+        self.other: int = 0
         """Bytes among them that are not DATA: reading stops while there are many, for reading is what makes them."""
-        self.queued = 0
+        self.queued: int = 0
         """Bytes put here so far."""
-        self.taken = 0
+        self.taken: int = 0
         """Bytes handed to the transport so far; what is above was surely never sent."""
 
     def put(self, data: bytes) -> None:

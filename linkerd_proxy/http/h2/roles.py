@@ -46,12 +46,14 @@ class ServerEngine(Engine):
 
     def __init__(self, sink: ConnectionSink, limits: Limits, clock: Callable[[], float]) -> None:
         super().__init__(sink, limits, clock, is_server=True)
-        self.last = 0
+        self.last: int = 0
         """The highest stream that the client has opened."""
         self.accepts = LAST_STREAM
         """The highest stream that is still taken: what a GOAWAY said."""
         self.busy = 0
         """Streams whose work is not over; a reset alone does not make room for another (CVE-2023-44487)."""
+        self.finished = 0
+        """Those among them on which both sides have said all: to the client they are closed."""
         self._preface = wire.PREFACE
         self.outbox.put(_announced(limits, {MAX_CONCURRENT_STREAMS: limits.h2_max_streams, ENABLE_CONNECT_PROTOCOL: 1}))
 
@@ -84,7 +86,7 @@ class ServerEngine(Engine):
         if stream_id > self.accepts:
             self.remember(stream_id, reset=True)  # RFC 9113 section 6.8: ignored, the client repeats it elsewhere
             return
-        if self.busy >= self.limits.h2_max_streams:
+        if not self._has_room():
             self.outbox.put_control(wire.rst_stream(stream_id, ErrorCode.REFUSED_STREAM))
             self.remember(stream_id, reset=True)
             self.floods.unsent(self.outbox.control)
@@ -99,7 +101,23 @@ class ServerEngine(Engine):
             stream.finish()
             stream.remote_closed = True
         self.streams[stream_id] = stream
+        self.busy += 1
         self._sink.on_stream(stream, block, ended)
+
+    def _has_room(self) -> bool:
+        limit = self.limits.h2_max_streams
+        return self.busy - self.finished < limit and self.busy < 2 * limit
+
+    def forget(self, stream: Stream) -> None:
+        """Close a stream on which both sides have said all, which makes room for another."""
+        super().forget(stream)
+        self.finished += 1
+
+    def release(self, stream: Stream) -> None:
+        """Count the work on a stream as over."""
+        self.busy -= 1
+        if not stream.dead and stream.local_closed and stream.remote_closed:
+            self.finished -= 1
 
     def _late(self, stream_id: int) -> None:
         """Treat HEADERS on a stream that was closed, or passed over (RFC 9113 sections 5.1 and 5.1.1)."""
@@ -123,7 +141,7 @@ class ClientEngine(Engine):
 
     def __init__(self, sink: ConnectionSink, limits: Limits, clock: Callable[[], float]) -> None:
         super().__init__(sink, limits, clock, is_server=False)
-        self.next = 1
+        self.next: int = 1
         """The number of the next stream."""
         self.outbox.put(wire.PREFACE + _announced(limits, {ENABLE_PUSH: 0}))
 

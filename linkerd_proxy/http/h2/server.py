@@ -13,6 +13,7 @@ from linkerd_proxy.http.deadlines import Deadlines
 from linkerd_proxy.http.h2.answer import ServerChannel
 from linkerd_proxy.http.h2.codes import ErrorCode, code_name
 from linkerd_proxy.http.h2.decoder import Block
+from linkerd_proxy.http.h2.engine import Engine
 from linkerd_proxy.http.h2.link import Link
 from linkerd_proxy.http.h2.roles import LAST_STREAM, ServerEngine
 from linkerd_proxy.http.h2.stream import Stream
@@ -55,9 +56,10 @@ class H2Server(Link):
     def __init__(self, connection: Connection, inner: Service[Exchange], limits: Limits, deadlines: Deadlines) -> None:
         super().__init__(limits, deadlines)
         self.connection = connection
-        self.stream = connection.stream
+        self.stream: trio.abc.HalfCloseableStream = connection.stream
         self.inner = inner
-        self.engine = self._role = ServerEngine(self, limits, trio.current_time)
+        self._role = ServerEngine(self, limits, trio.current_time)
+        self.engine: Engine = self._role
         self._fresh: list[ServerChannel] = []
         self._streams: trio.Nursery | None = None
         self._idle = deadlines.add(self._on_idle)
@@ -82,6 +84,7 @@ class H2Server(Link):
                 self.deadlines.remove(entry)
             self.forget()
         if self.breach is None:
+            await self.linger()
             return
         if self.breach.code == ErrorCode.NO_ERROR:
             raise IdleTimeout(self.breach.problem, layer="Http")
@@ -103,11 +106,12 @@ class H2Server(Link):
         except BadRequest as error:
             channel = ServerChannel(self, stream, Request("GET", version="2"))
             channel.refuse(error)
+            self._released(channel)
+            self.engine.blame()
             return
         channel = ServerChannel(self, stream, prototype)
         if ended:
             channel.body.end(None)
-        self._role.busy += 1
         self._fresh.append(channel)
 
     def on_settings(self) -> None:
@@ -135,7 +139,7 @@ class H2Server(Link):
         self._idle.deadline = _NEVER
         for channel in fresh:
             if channel.stream.dead:
-                self._released()
+                self._released(channel)
             else:
                 streams.start_soon(self._serve, channel)
         if self.engine.floods.streams >= self.limits.h2_max_streams_total:
@@ -153,10 +157,10 @@ class H2Server(Link):
                     channel.fail(failure)
         finally:
             channel.close()
-            self._released()
+            self._released(channel)
 
-    def _released(self) -> None:
-        self._role.busy -= 1
+    def _released(self, channel: ServerChannel) -> None:
+        self._role.release(channel.stream)
         if not self._role.busy:
             if self._draining and self._role.accepts != LAST_STREAM:
                 self.end()

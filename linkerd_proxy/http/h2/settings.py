@@ -38,13 +38,13 @@ class PeerSettings:
     __slots__ = ("connect_protocol", "frame_size", "header_list", "is_server", "max_streams", "table_size", "window")
 
     def __init__(self, *, is_server: bool) -> None:
-        self.is_server = is_server
-        self.table_size = 4096
+        self.is_server: bool = is_server
+        self.table_size: int = 4096
         self.max_streams: int | None = None
-        self.window = INITIAL_WINDOW
-        self.frame_size = _FRAME_SENT
+        self.window: int = INITIAL_WINDOW
+        self.frame_size: int = _FRAME_SENT
         self.header_list: int | None = None
-        self.connect_protocol = False
+        self.connect_protocol: bool = False
 
     def apply(self, payload: bytes) -> None:
         """Take the values of one SETTINGS frame in order; unknown ones are ignored.

@@ -59,27 +59,27 @@ class Stream:
     sink: StreamSink
 
     def __init__(self, stream_id: int, send_window: int, recv_window: int) -> None:
-        self.id = stream_id
-        self.send_window = send_window
-        self.recv_window = recv_window
-        self.held = 0
+        self.id: int = stream_id
+        self.send_window: int = send_window
+        self.recv_window: int = recv_window
+        self.held: int = 0
         """Bytes received and not consumed: the connection's window stays closed by as much."""
-        self.credit = 0
+        self.credit: int = 0
         """Bytes consumed and not yet told to the peer."""
-        self.received = 0
+        self.received: int = 0
         self.expected: int | None = None
         """The content's declared length."""
-        self.headed = False
+        self.headed: bool = False
         """Whether the peer's final head has come."""
-        self.responded = False
+        self.responded: bool = False
         """Whether a response has begun."""
-        self.no_content = False
+        self.no_content: bool = False
         """Whether the message that comes has no content whatever it declares (the answer to HEAD)."""
-        self.tunnel = False
+        self.tunnel: bool = False
         """Whether DATA is a tunnel's bytes, so that no length counts."""
-        self.local_closed = False
-        self.remote_closed = False
-        self.dead = False
+        self.local_closed: bool = False
+        self.remote_closed: bool = False
+        self.dead: bool = False
         """Whether it was reset, by either side: nothing more is sent or counted."""
 
     def take(self, size: int) -> None:

@@ -1,10 +1,12 @@
 """Streams of one connection: answers, failures, windows, and how a connection ends."""
 
 import pytest
+import trio
 from hyperframe.frame import DataFrame, PingFrame, SettingsFrame, WindowUpdateFrame
 
 from linkerd_proxy.core.message import Response, Whole
 from linkerd_proxy.errors import AlreadyAnswered, UpstreamReset, UpstreamUnsent
+from linkerd_proxy.http.limits import Limits
 from tests.http.h2.expect import CANCEL, INTERNAL, NO_ERROR, REFUSED
 from tests.http.h2.frames import GET, data, get, headers, ping, post, rst
 from tests.http.h2.peer import Handler, Zeros, served
@@ -257,3 +259,36 @@ async def test_early_answer_to_an_upload_ends_with_no_error(autojump_clock):
         assert peer.reader.resets(1) == [NO_ERROR]
         await peer.send(*[data(1, bytes(16000))] * 4)
         assert await peer.is_well()
+
+
+async def test_a_stream_that_is_over_makes_room_before_its_task_has_ended(autojump_clock):
+    done = trio.Event()
+
+    async def linger(exchange):
+        await exchange.respond(Response(200))
+        await done.wait()
+
+    async with served(Handler(linger), limits=Limits(h2_max_streams=2)) as peer:
+        for stream in (1, 3, 5, 7, 9):
+            await peer.send(headers(stream))
+        assert [peer.reader.statuses(stream) for stream in (1, 3, 5, 7)] == [["200"]] * 4
+        assert peer.reader.resets(9) == [REFUSED]  # though not without end
+        done.set()
+        assert await peer.is_well()
+
+
+async def test_a_reset_stream_keeps_its_place_until_its_task_has_ended(autojump_clock):
+    done = trio.Event()
+
+    async def stubborn(_exchange):
+        with trio.CancelScope(shield=True):
+            await done.wait()
+
+    async with served(Handler(stubborn), limits=Limits(h2_max_streams=1)) as peer:
+        await peer.send(headers(1))
+        await peer.send(rst(1), headers(3))
+        assert peer.reader.resets(3) == [REFUSED]
+        done.set()
+        await peer.settle()
+        await peer.send(headers(5, get("/")))
+        assert peer.reader.resets(5) == []
