@@ -36,9 +36,9 @@ class Watched:
         self.protocol = protocol
         """As the proxy's metrics call it."""
         self.title = title
-        self.succeeded = 0
-        self.failed = 0
-        self.latency = Histogram()
+        self.succeeded: int = 0
+        self.failed: int = 0
+        self.latency: Histogram = Histogram()
         """Milliseconds from the request's first byte to the answer's last."""
         self.failures: deque[str] = deque(maxlen=5)
         """The last ones, in words."""
@@ -80,10 +80,10 @@ class Traffic:
     """Sends ``rate`` requests a second in each of the three protocols through the proxy at ``address``."""
 
     def __init__(self, address: AnyAddress, rate: float) -> None:
-        self.web = Watched("http/1", "HTTP/1.1")
-        self.grpc = Watched("http/2", "HTTP/2 gRPC")
-        self.echo = Watched("opaque", "TCP echo")
-        self.all = (self.web, self.grpc, self.echo)
+        self.web: Watched = Watched("http/1", "HTTP/1.1")
+        self.grpc: Watched = Watched("http/2", "HTTP/2 gRPC")
+        self.echo: Watched = Watched("opaque", "TCP echo")
+        self.all: tuple[Watched, Watched, Watched] = (self.web, self.grpc, self.echo)
         self._address = address
         self._interval = 1 / rate
         self._stopping = trio.Event()

@@ -123,7 +123,7 @@ class View(Protocol):
 class Silence:
     """Shows nothing: for ``--json``."""
 
-    interval = 1.0
+    interval: float = 1.0
 
     def __enter__(self) -> Self:
         return self
@@ -140,8 +140,8 @@ class Silence:
 class Lines(Silence):
     """Prints a line for each protocol every second: for pipes, logs, and terminals without rich."""
 
-    interval = 1.0
-    _FORMAT = "{:>4} {:<11} {:>6} {:>7} {:>6} {:>6} {:>6} {:>4} {:>7} {:>7} {:>6}"
+    interval: float = 1.0
+    _FORMAT = "{:>5} {:<11} {:>5} {:>7} {:>6} {:>6} {:>6} {:>4} {:>7} {:>7} {:>6}"
 
     def __enter__(self) -> Self:
         click.echo(self._FORMAT.format("TIME", *_COLUMNS))
@@ -156,7 +156,7 @@ class Lines(Silence):
 class TableView:
     """Draws the table in place, twice a second, with rich."""
 
-    interval = 0.5
+    interval: float = 0.5
 
     def __init__(self) -> None:
         from rich.live import Live

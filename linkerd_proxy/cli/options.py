@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import TYPE_CHECKING
 
 import click
 
@@ -55,7 +56,15 @@ def parse_log_level(text: str) -> int:
     return logging.WARNING if level is None else level
 
 
-class _AddressType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
+if TYPE_CHECKING:
+    _StrParam = click.ParamType[str]
+    _FloatParam = click.ParamType[float]
+    _IntParam = click.ParamType[int]
+else:  # generic from click 8.5 on
+    _StrParam = _FloatParam = _IntParam = click.ParamType
+
+
+class _AddressType(_StrParam):
     """Checks an address, and leaves it as it was written."""
 
     name = "address"
@@ -68,7 +77,7 @@ class _AddressType(click.ParamType):  # type: ignore[type-arg]  # generic from c
         return value
 
 
-class _DurationType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
+class _DurationType(_FloatParam):
     """Seconds, written with a unit."""
 
     name = "duration"
@@ -87,7 +96,7 @@ class _DurationType(click.ParamType):  # type: ignore[type-arg]  # generic from 
             self.fail(str(error), param, ctx)
 
 
-class _LogLevelType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
+class _LogLevelType(_IntParam):
     """A level of logging."""
 
     name = "level"

@@ -31,7 +31,7 @@ class Reserved:
 
     def __init__(self, sock: socket.socket, address: Address) -> None:
         self._socket = sock
-        self.address = address
+        self.address: Address = address
         """The address, with the port that the system chose for port 0."""
 
     def __enter__(self) -> Self:

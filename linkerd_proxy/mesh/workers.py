@@ -26,7 +26,7 @@ from linkerd_proxy.metrics.snapshot import loaded
 
 __all__ = ["Workers", "run_workers"]
 
-logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy")
 
 _PAUSE = 0.1  # seconds before the first restart, doubled each time, up to ...
 _LONGEST_PAUSE = 10.0
@@ -86,7 +86,7 @@ class Workers:
     """The processes that :func:`run_workers` keeps."""
 
     def __init__(self, addresses: Sequence[AnyAddress], count: int, job: Job, drain: Drain) -> None:
-        self.addresses = tuple(addresses)
+        self.addresses: tuple[AnyAddress, ...] = tuple(addresses)
         """Where they listen, with the ports that the system chose for port 0."""
         self.count = count
         self._job = job

@@ -12,7 +12,7 @@ from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import CODES, GrpcStatus, NotAnswered
 from linkerd_proxy.metrics.histogram import Histogram
-from linkerd_proxy.metrics.registry import MAX_SERIES, Counter, Registry
+from linkerd_proxy.metrics.registry import MAX_SERIES, Counter, Gauge, Registry
 
 __all__ = ["ExchangeMetrics", "classify"]
 
@@ -49,8 +49,8 @@ class _Series:
     def __init__(self, registry: Registry, labels: dict[str, str]) -> None:
         self._registry = registry
         self._labels = labels
-        self.requests = registry.counter("request_total", "Requests received", **labels)
-        self.in_flight = registry.gauge("request_in_flight", "Requests not yet answered to the end", **labels)
+        self.requests: Counter = registry.counter("request_total", "Requests received", **labels)
+        self.in_flight: Gauge = registry.gauge("request_in_flight", "Requests not yet answered to the end", **labels)
         self.outcomes: dict[int, tuple[Counter, Histogram]] = {}
         self.particular: dict[tuple[int, str, str], tuple[Counter, Histogram]] = {}
 
@@ -159,7 +159,9 @@ def _is_tunnel(request: Request, response: Response) -> bool:
 def _grpc_status(response: Response) -> str:
     """Return the status from the trailers, or from the head of an answer without a body."""
     trailers = response.body.trailers
-    value = (trailers and trailers.get("grpc-status")) or response.headers.get("grpc-status") or ""
+    value = None if trailers is None else trailers.get("grpc-status")
+    if value is None:
+        value = response.headers.get("grpc-status")
     # The upstream chooses it, so nothing but a status that exists becomes a label.
     return value if value in _GRPC_STATUSES else str(GrpcStatus.UNKNOWN.value)
 

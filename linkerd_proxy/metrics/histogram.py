@@ -41,15 +41,15 @@ class Histogram:
             raise ValueError(f"schema is {schema}: give one from {MIN_SCHEMA} to {MAX_SCHEMA}")
         if max_buckets < 1:
             raise ValueError(f"max_buckets is {max_buckets}: give at least 1")
-        self.max_buckets = max_buckets
+        self.max_buckets: int = max_buckets
         self.buckets: dict[int, int] = {}
-        self.zeros = 0
-        self.count = 0
-        self.total = 0.0
+        self.zeros: int = 0
+        self.count: int = 0
+        self.total: float = 0.0
         self._set_schema(schema)
 
     def _set_schema(self, schema: int) -> None:
-        self.schema = schema
+        self.schema: int = schema
         self._bounds = _BOUNDS[max(schema, 0)]
         self._up = max(schema, 0)
         self._down = max(-schema, 0)

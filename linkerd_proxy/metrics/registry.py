@@ -72,9 +72,9 @@ class Family(Generic[S]):
     __slots__ = ("help", "kind", "make", "name", "series")
 
     def __init__(self, name: str, help: str, kind: Kind, make: type[S]) -> None:  # noqa: A002  # the exposition's word
-        self.name = name
-        self.help = help
-        self.kind = kind
+        self.name: str = name
+        self.help: str = help
+        self.kind: Kind = kind
         self.series: dict[Labels, S] = {}
         self.make: type[S] = make
 
@@ -106,7 +106,7 @@ class Registry:
     __slots__ = ("_collectors", "_families")
 
     def __init__(self) -> None:
-        self._families: dict[str, AnyFamily] = {}
+        self._families: dict[str, Family[Any]] = {}
         self._collectors: dict[object, Callable[[], None]] = {}
 
     def counter(self, name: str, help: str, **labels: str) -> Counter:  # noqa: A002
@@ -137,7 +137,7 @@ class Registry:
             return created
         if family.kind != kind:
             raise ValueError(f"metric {name} is a {family.kind} already, so it can't be a {kind}")
-        return family  # type: ignore[return-value]  # the kind says which
+        return family
 
     @contextmanager
     def collecting(self, collector: Callable[[], None]) -> Iterator[None]:

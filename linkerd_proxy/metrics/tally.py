@@ -15,13 +15,10 @@ __all__ = ["Tally", "tallied"]
 class Tally(Protocol):
     """A stream that counts what it moves, as the package's own streams do."""
 
-    @property
-    def bytes_received(self) -> int:
-        """Bytes read since the stream was made."""
-
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes written since the stream was made."""
+    bytes_received: int
+    """Bytes read since the stream was made."""
+    bytes_sent: int
+    """Bytes written since the stream was made."""
 
 
 def tallied(
