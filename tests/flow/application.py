@@ -43,6 +43,7 @@ class Answer:
     trailers: Fields = field(default_factory=list)
     ends: Literal["properly", "by closing", "cut off"] = "properly"
     hints: bool = False
+    is_head: bool = False
 
 
 def random_bytes(size: int) -> bytes:
@@ -75,7 +76,9 @@ class Application:
         self.asked.append(asked)
         kind, _, rest = asked.path.removeprefix("/").partition("/")
         make = getattr(self, "_" + kind.partition("?")[0].replace("-", "_"), None)
-        return make(asked, rest) if make else Answer(404)
+        answer: Answer = make(asked, rest) if make else Answer(404)
+        answer.is_head = asked.method == "HEAD"
+        return answer
 
     def _hello(self, asked: Asked, rest: str) -> Answer:
         return _whole(b"hello, world!")

@@ -120,7 +120,8 @@ def _send_http1(codec: h11.Connection, stream: socket.socket, answer: Answer) ->
         codec.send_failed()
         return
     stream.sendall(codec.send(h11.Response(status_code=answer.status, headers=headers)) or b"")
-    for chunk in answer.chunks:
+    # h11 knows that an answer to HEAD has no content, and minds if it is given some.
+    for chunk in () if answer.is_head else answer.chunks:
         stream.sendall(codec.send(h11.Data(data=chunk)) or b"")
     if answer.ends == "properly":
         stream.sendall(codec.send(h11.EndOfMessage(headers=answer.trailers)) or b"")
@@ -138,7 +139,8 @@ class _Http2:
     def __init__(self, application: Application, stream: socket.socket) -> None:
         self.application = application
         self.stream = stream
-        config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
+        # h2 wants an :authority, which RFC 9113 8.3.1 lets a request go without.
+        config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8", validate_inbound_headers=False)
         self.codec = h2.connection.H2Connection(config)
         self.turn = threading.Condition()
         self.heads: dict[int, list[tuple[str, str]]] = {}
@@ -213,7 +215,7 @@ class _Http2:
                 self.codec.send_headers(stream_id, hint)
             self.codec.send_headers(stream_id, headers)
             self._flush()
-        for chunk in () if dict(self.heads[stream_id])[":method"] == "HEAD" else answer.chunks:
+        for chunk in () if answer.is_head else answer.chunks:
             self._send_data(stream_id, chunk)
         with self.turn:
             if answer.ends == "cut off":
