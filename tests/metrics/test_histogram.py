@@ -2,12 +2,13 @@ import math
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linkerd_proxy.metrics.histogram import MAX_SCHEMA, MIN_SCHEMA, Histogram
 
 positive = st.floats(min_value=0, exclude_min=True, max_value=sys.float_info.max)
+patient = settings(deadline=None)  # a loaded machine is no failure
 latencies = st.floats(min_value=1e-3, max_value=1e6)
 schemas = st.integers(MIN_SCHEMA, MAX_SCHEMA)
 
@@ -23,6 +24,7 @@ def state(histogram):
     return histogram.schema, histogram.buckets, histogram.zeros, histogram.count
 
 
+@patient
 @given(positive, schemas)
 def test_a_value_lies_in_its_bucket_which_includes_its_upper_bound(value, schema):
     histogram = filled([value], schema)
@@ -44,6 +46,7 @@ def test_powers_of_two_end_their_bucket_at_every_schema(schema):
             assert above == index + 1
 
 
+@patient
 @given(st.lists(positive, max_size=40), schemas, schemas)
 def test_recording_at_a_coarse_schema_is_recording_at_a_fine_one_and_joining(values, one, other):
     coarse, fine = min(one, other), max(one, other)
@@ -52,6 +55,7 @@ def test_recording_at_a_coarse_schema_is_recording_at_a_fine_one_and_joining(val
     assert state(merged) == state(filled(values, coarse))
 
 
+@patient
 @given(st.lists(positive, max_size=30), st.lists(positive, max_size=30), st.lists(positive, max_size=30))
 def test_merging_is_associative_commutative_and_the_same_as_recording_all(a, b, c):
     def build(values):
@@ -67,6 +71,7 @@ def test_merging_is_associative_commutative_and_the_same_as_recording_all(a, b, 
     assert state(left) == state(right) == state(build(a + b + c))
 
 
+@patient
 @given(
     st.lists(latencies, max_size=30),
     st.lists(latencies, max_size=30),
@@ -90,6 +95,7 @@ def test_merging_histograms_of_any_schemas_in_any_grouping_gives_the_same(a, b, 
     assert x.total == pytest.approx(sum(a) + sum(b) + sum(c))
 
 
+@patient
 @given(st.lists(latencies, min_size=1, max_size=200), st.floats(0, 1), schemas)
 def test_a_quantile_is_off_by_at_most_one_buckets_width(values, q, schema):
     histogram = filled(values, schema)
@@ -110,6 +116,7 @@ def test_negative_and_positive_indexes_join_in_the_right_pairs():
     assert coarse.buckets == {-2: 2, -1: 2, 0: 2, 1: 2}
 
 
+@patient
 @given(st.lists(positive, max_size=300))
 def test_it_never_holds_more_buckets_than_allowed_nor_loses_a_value(values):
     histogram = filled(values, MAX_SCHEMA, max_buckets=160)
@@ -117,6 +124,7 @@ def test_it_never_holds_more_buckets_than_allowed_nor_loses_a_value(values):
     assert sum(histogram.buckets.values()) == histogram.count == len(values)
 
 
+@patient
 @given(st.lists(st.floats(1e-3, 1e6), max_size=100), st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=10))
 def test_classic_counts_are_monotone_and_off_by_no_more_than_the_bucket_that_is_cut(values, bounds):
     bounds = sorted(set(bounds))
