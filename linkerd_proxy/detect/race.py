@@ -41,7 +41,7 @@ class Gate(trio.abc.HalfCloseableStream):
         attempt: trio.CancelScope,
         settled: Callable[[Literal["server_first", "timeout"]], None],
     ) -> None:
-        self.stream = stream
+        self.stream: trio.abc.HalfCloseableStream = stream
         self.state: Literal["racing", "open", "shut"] = "racing"
         self.heard: bytes | bytearray | Literal["silent", "broken"] = "silent"
         """What came of listening to the client, once that is over."""

@@ -40,7 +40,7 @@ class Sniffer:
     __slots__ = ("_at", "_hello", "_start", "_state", "_verdict", "data")
 
     def __init__(self) -> None:
-        self.data = bytearray()
+        self.data: bytearray = bytearray()
         """Every byte that was fed."""
         self._at = 0
         self._start = 0
