@@ -98,7 +98,7 @@ class ProxyError(Exception):
         self.layer = layer
         self.endpoint = endpoint
         self.waited = waited
-        self.hint = remedy or self.remedy
+        self.hint: str = remedy or self.remedy
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

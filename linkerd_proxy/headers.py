@@ -84,7 +84,5 @@ class Headers:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Headers) and self.raw == other.raw
 
-    __hash__ = None  # type: ignore[assignment]  # mutable
-
     def __repr__(self) -> str:
         return f"Headers({list(self)!r})"

@@ -15,7 +15,7 @@ from linkerd_proxy.metrics.registry import current_registry
 
 __all__ = ["FailureLog", "code_of", "contained", "unwrapped"]
 
-logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy")
 
 
 def unwrapped(error: Exception) -> Exception:
@@ -93,11 +93,11 @@ class FailureLog:
     _run: trio.lowlevel.RunVar[FailureLog] = trio.lowlevel.RunVar("linkerd_proxy.failure_log")
 
     def __init__(self, rate: float = 10.0, burst: float = 50.0) -> None:
-        self.rate = rate
-        self.burst = burst
-        self.tokens = burst
-        self.updated = trio.current_time()
-        self.suppressed = 0
+        self.rate: float = rate
+        self.burst: float = burst
+        self.tokens: float = burst
+        self.updated: float = trio.current_time()
+        self.suppressed: int = 0
 
     @classmethod
     def of_this_run(cls) -> FailureLog:

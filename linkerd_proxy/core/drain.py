@@ -21,8 +21,8 @@ class Drain:
     __slots__ = ("_callbacks", "_event", "draining", "grace")
 
     def __init__(self, grace: float = 120.0) -> None:
-        self.grace = grace
-        self.draining = False
+        self.grace: float = grace
+        self.draining: bool = False
         """Whether the switch was turned. Cheap to read: HTTP/1 reads it before each response."""
         self._event = trio.Event()
         self._callbacks: dict[object, Callable[[], None]] = {}

@@ -78,9 +78,9 @@ class Whole(Body):
     __slots__ = ("data",)
 
     def __init__(self, data: bytes = b"", trailers: Headers | None = None) -> None:
-        self.length = len(data)
+        self.length: int | None = len(data)
         self.trailers = trailers
-        self.data = data
+        self.data: bytes = data
 
     async def pull(self) -> bytes:
         """Return all of it, then ``b""``."""
@@ -164,14 +164,14 @@ class Request:
         version: HttpVersion = "1.1",
         upgrade: str | None = None,
     ) -> None:
-        self.method = method
-        self.path = path
-        self.headers = _headers(headers)
-        self.body = _body(body)
-        self.authority = authority
-        self.scheme = scheme
+        self.method: str = method
+        self.path: str = path
+        self.headers: Headers = _headers(headers)
+        self.body: Body = _body(body)
+        self.authority: str = authority
+        self.scheme: str = scheme
         self.version: HttpVersion = version
-        self.upgrade = upgrade
+        self.upgrade: str | None = upgrade
 
     @property
     def is_grpc(self) -> bool:
@@ -231,11 +231,11 @@ class Response:
         version: HttpVersion = "1.1",
         declared_length: int | None = None,
     ) -> None:
-        self.status = status
-        self.headers = _headers(headers)
-        self.body = _body(body)
+        self.status: int = status
+        self.headers: Headers = _headers(headers)
+        self.body: Body = _body(body)
         self.version: HttpVersion = version
-        self.declared_length = declared_length
+        self.declared_length: int | None = declared_length
 
     @property
     def is_final(self) -> bool:

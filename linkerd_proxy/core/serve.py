@@ -18,7 +18,7 @@ from linkerd_proxy.metrics.registry import current_registry
 
 __all__ = ["Listener", "default_max_connections", "serve"]
 
-logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy")
 
 _RESERVED_FDS = 64  # for upstream connections and the admin endpoint, so that an attack leaves the proxy manageable
 
@@ -29,9 +29,11 @@ class Listener(Protocol):
     @property
     def address(self) -> AnyAddress:
         """Where it listens, with the port that the system chose for port 0."""
+        ...
 
     async def accept(self) -> Connection:
         """Wait for the next connection. Raises trio.ClosedResourceError once closed."""
+        ...
 
     async def aclose(self) -> None:
         """Stop listening."""

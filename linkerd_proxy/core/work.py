@@ -74,9 +74,9 @@ class Exchange:
     __slots__ = ("connection", "request", "respond")
 
     def __init__(self, request: Request, respond: Respond, connection: Connection) -> None:
-        self.request = request
-        self.respond = respond
-        self.connection = connection
+        self.request: Request = request
+        self.respond: Respond = respond
+        self.connection: Connection = connection
 
     def answering(self, respond: Respond) -> Exchange:
         """Return this exchange with another way to answer."""

@@ -28,8 +28,8 @@ class Deadline:
     __slots__ = ("callback", "deadline")
 
     def __init__(self, callback: Callable[[], None]) -> None:
-        self.callback = callback
-        self.deadline = math.inf
+        self.callback: Callable[[], None] = callback
+        self.deadline: float = math.inf
 
     def __repr__(self) -> str:
         return f"<Deadline at {self.deadline:g}>"

@@ -78,13 +78,13 @@ class Fields:
             elif known[0] is _READ_HERE:
                 lower, value = known[1]
                 special.setdefault(lower, []).append(value)
-        self.connection = _NOTHING
+        self.connection: frozenset[bytes] = _NOTHING
         if b"connection" in special:
             self.connection = nominated(special[b"connection"])
             if not self.connection <= HOP_BY_HOP:
                 end_to_end = [field for field in end_to_end if field[0] not in self.connection]
-        self.end_to_end = end_to_end
-        self.special = special
+        self.end_to_end: RawHeaders = end_to_end
+        self.special: dict[bytes, list[bytes]] = special
 
     def get(self, name: bytes) -> list[bytes]:
         """Return the values of a special field, in order."""

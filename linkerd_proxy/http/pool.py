@@ -58,7 +58,7 @@ class Pool:
         self._idle: dict[str, list[ClientConnection]] = {}
         self._idle_count = 0
         self._waiting: deque[_Waiter] = deque()
-        self.count = 0
+        self.count: int = 0
         """Connections that exist or are being made."""
 
     @property

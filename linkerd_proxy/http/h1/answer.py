@@ -37,11 +37,11 @@ class Answer:
         self._framing = framing
         self._informed = 0
         self._old = request.version == "1.0"
-        self.keep_alive = keep_alive
+        self.keep_alive: bool = keep_alive
         """Whether the connection may live on after this answer."""
-        self.begun = False
+        self.begun: bool = False
         """Whether the final response's head was sent, or tried to be."""
-        self.complete = False
+        self.complete: bool = False
         """Whether all of it was sent."""
 
     async def respond(self, response: Response) -> None:

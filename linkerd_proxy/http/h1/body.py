@@ -6,6 +6,7 @@ from typing import NoReturn, Protocol
 
 from linkerd_proxy.core.message import Body
 from linkerd_proxy.errors import BadRequest
+from linkerd_proxy.headers import Headers
 from linkerd_proxy.http.fields import Framing
 from linkerd_proxy.http.h1.chunks import ChunkDecoder
 from linkerd_proxy.http.limits import Limits
@@ -24,6 +25,7 @@ class Source(Protocol):
 
     async def malformed(self, error: BadRequest) -> NoReturn:
         """Give the connection up because of what the peer sent."""
+        ...
 
 
 class Incoming(Body):
@@ -33,10 +35,10 @@ class Incoming(Body):
 
     def __init__(self, source: Source, length: int | None) -> None:
         super().__init__(length)
-        self.source = source
-        self.done = False
+        self.source: Source = source
+        self.done: bool = False
         """Whether all of it has been taken from the connection."""
-        self.received = 0
+        self.received: int = 0
         """Bytes of content taken so far."""
 
     def take(self) -> bytes:
@@ -88,7 +90,7 @@ class Sized(Incoming):
         else:
             self.source.buffer = b""
         self._left -= len(data)
-        self.done = not self._left
+        self.done: bool = not self._left
         return data
 
 
@@ -106,7 +108,7 @@ class Chunked(Incoming):
         decoder = self._decoder
         data, self.source.buffer = decoder.decode(self.source.buffer)
         if decoder.done:
-            self.trailers = decoder.trailers
+            self.trailers: Headers | None = decoder.trailers
             self.done = True
         return data
 

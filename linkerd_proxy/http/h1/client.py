@@ -19,7 +19,7 @@ from linkerd_proxy.errors import (
     UpstreamProtocolError,
     UpstreamReset,
 )
-from linkerd_proxy.http.deadlines import Deadlines
+from linkerd_proxy.http.deadlines import Deadline, Deadlines
 from linkerd_proxy.http.fields import Framing
 from linkerd_proxy.http.h1.body import Incoming, make_body
 from linkerd_proxy.http.h1.heads import Heads
@@ -63,18 +63,18 @@ class ClientConnection:
     def __init__(
         self, stream: trio.abc.HalfCloseableStream, heads: Heads, deadlines: Deadlines, endpoint: str = ""
     ) -> None:
-        self.stream = stream
-        self.heads = heads
-        self.endpoint = endpoint
-        self.buffer = b""
-        self.exchanges = 0
+        self.stream: trio.abc.HalfCloseableStream = stream
+        self.heads: Heads = heads
+        self.endpoint: str = endpoint
+        self.buffer: bytes = b""
+        self.exchanges: int = 0
         """How many exchanges it has begun."""
-        self.begun = False
+        self.begun: bool = False
         """Whether the upstream has sent a byte in answer to the current exchange."""
-        self.reusable = False
+        self.reusable: bool = False
         """Whether the last exchange left it in a state to go on."""
-        self.reading = deadlines.add(self._on_read_timeout)
-        self.writing = deadlines.add(self._on_write_timeout)
+        self.reading: Deadline = deadlines.add(self._on_read_timeout)
+        self.writing: Deadline = deadlines.add(self._on_write_timeout)
         self._failure: ProxyError | None = None
         self._closed = trio.Event()
         self._continued = trio.Event()

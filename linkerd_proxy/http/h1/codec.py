@@ -32,12 +32,15 @@ class Codec(Protocol):
     @property
     def name(self) -> str:
         """The library's name."""
+        ...
 
     def request_fields(self, head: bytes, line_end: int) -> RawHeaders:
         """Return a request's fields; its request line ends before ``line_end``. Raises Malformed."""
+        ...
 
     def response_fields(self, head: bytes, line_end: int) -> RawHeaders:
         """Return a response's fields; its status line ends before ``line_end``. Raises Malformed."""
+        ...
 
 
 def make_codec(name: CodecName) -> Codec:

@@ -11,7 +11,7 @@ from linkerd_proxy.core.message import EMPTY, Body, Request, Whole
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import BadRequest, IdleTimeout, NotAnswered, ProxyError, RequestRefused, RequestTimeout
-from linkerd_proxy.http.deadlines import Deadlines
+from linkerd_proxy.http.deadlines import Deadline, Deadlines
 from linkerd_proxy.http.fields import Framing
 from linkerd_proxy.http.h1.answer import Answer
 from linkerd_proxy.http.h1.body import Incoming, make_body
@@ -95,18 +95,18 @@ class ServerConnection:
     def __init__(
         self, connection: Connection, inner: Service[Exchange], heads: Heads, deadlines: Deadlines, initial: bytes
     ) -> None:
-        self.connection = connection
-        self.stream = connection.stream
-        self.heads = heads
-        self.buffer = initial
-        self.scope = trio.CancelScope()
-        self.reading = deadlines.add(self.on_read_timeout)
-        self.writing = deadlines.add(self.on_write_timeout)
+        self.connection: Connection = connection
+        self.stream: trio.abc.HalfCloseableStream = connection.stream
+        self.heads: Heads = heads
+        self.buffer: bytes = initial
+        self.scope: trio.CancelScope = trio.CancelScope()
+        self.reading: Deadline = deadlines.add(self.on_read_timeout)
+        self.writing: Deadline = deadlines.add(self.on_write_timeout)
         self.refusal: ProxyError | None = None
         """Why the connection was given up, if the client is to be told."""
         self.body: Body = EMPTY
         """The current request's body as it comes in."""
-        self.continue_due = False
+        self.continue_due: bool = False
         """Whether the client waits for 100 before it sends the body."""
         self._inner = inner
         self._scheme = "https" if connection.tls is not None else "http"

@@ -24,7 +24,7 @@ class TunnelBody(Body):
         super().__init__(None)
         self._receive = receive
         self._opened = trio.Event()
-        self.ended = trio.Event()
+        self.ended: trio.Event = trio.Event()
         """Set when the peer has said all it had to say."""
 
     def open(self) -> None:

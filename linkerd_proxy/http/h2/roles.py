@@ -48,11 +48,11 @@ class ServerEngine(Engine):
         super().__init__(sink, limits, clock, is_server=True)
         self.last: int = 0
         """The highest stream that the client has opened."""
-        self.accepts = LAST_STREAM
+        self.accepts: int = LAST_STREAM
         """The highest stream that is still taken: what a GOAWAY said."""
-        self.busy = 0
+        self.busy: int = 0
         """Streams whose work is not over; a reset alone does not make room for another (CVE-2023-44487)."""
-        self.finished = 0
+        self.finished: int = 0
         """Those among them on which both sides have said all: to the client they are closed."""
         self._preface = wire.PREFACE
         self.outbox.put(_announced(limits, {MAX_CONCURRENT_STREAMS: limits.h2_max_streams, ENABLE_CONNECT_PROTOCOL: 1}))
