@@ -11,7 +11,7 @@ from typing import TypeAlias, cast
 
 import trio
 
-from linkerd_proxy.address import AnyAddress, UnixAddress, parse_address
+from linkerd_proxy.address import Address, AnyAddress, UnixAddress, parse_address
 from linkerd_proxy.errors import ConnectFailed, ConnectTimeout, LoopDetected
 from linkerd_proxy.io.options import TcpOptions
 from linkerd_proxy.io.sockaddr import SockAddr, from_sockaddr, unix_sockaddr
@@ -20,6 +20,7 @@ from linkerd_proxy.io.streams import SocketStream
 __all__ = ["dial"]
 
 _ATTEMPT_DELAY = 0.25  # seconds before the next address is tried as well: RFC 8305 section 8
+_STANDS = (0, errno.EISCONN)
 _PENDING = (errno.EINPROGRESS, errno.EALREADY)
 _UNIX_RETRY = 0.01  # seconds; a full backlog of a Unix socket gives EAGAIN and nothing to wait for
 _DEFAULT = TcpOptions()
@@ -67,13 +68,58 @@ async def dial(
     await trio.lowlevel.checkpoint_if_cancelled()
     started = trio.current_time()
     attempts = _Attempts(target, source, options, is_loop)
-    with trio.move_on_after(timeout):
-        stream = await attempts.race(await attempts.candidates())
-        if stream is not None:
-            return stream
+    stream = None
+    candidate = attempts.direct()
+    begun = attempts.begin(candidate) if candidate is not None else None
+    if begun is not None and begun.stands:  # as over loopback: what does not wait needs no deadline
+        stream = await attempts.finish(begun)
+    elif begun is not None:
+        with trio.move_on_after(timeout):
+            stream = await attempts.finish(begun)
+    elif candidate is None:
+        with trio.move_on_after(timeout):
+            stream = await attempts.race(await attempts.resolve())
+    if stream is not None:
+        return stream
     waited = trio.current_time() - started
     await trio.lowlevel.checkpoint()  # failing at once, again and again, must not starve the others
     raise attempts.failure(waited)
+
+
+class _Begun:
+    """A connection that was begun: the socket, and what the system last said of it."""
+
+    __slots__ = ("_stream", "code", "sock", "sockaddr")
+
+    def __init__(self, sock: socket.socket, code: int, sockaddr: SockAddr) -> None:
+        self.sock = sock
+        self.code = code
+        self.sockaddr = sockaddr
+        self._stream: SocketStream | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether it stands already."""
+        return self.code in _STANDS
+
+    async def finish(self) -> SocketStream:
+        """Wait until it stands. Raises OSError if it will not."""
+        while self.code == errno.EAGAIN:
+            await trio.sleep(_UNIX_RETRY)
+            self.code = self.sock.connect_ex(self.sockaddr)
+        if self.code not in (*_STANDS, *_PENDING):
+            raise OSError(self.code, os.strerror(self.code))
+        self._stream = SocketStream(self.sock)
+        if self.code in _PENDING:
+            await self._stream.wait_connected()
+        return self._stream
+
+    def close(self) -> None:
+        """Give it up."""
+        (self._stream or self.sock).close()
+
+    def __repr__(self) -> str:
+        return f"<connection begun to {self.sockaddr!r}: {errno.errorcode.get(self.code, 'stands')}>"
 
 
 class _Attempts:
@@ -90,23 +136,29 @@ class _Attempts:
         self.is_loop = is_loop
         self.errors: list[tuple[str, OSError | LoopDetected]] = []
 
-    async def candidates(self) -> list[_Candidate]:
-        """Return the addresses to try, in order."""
+    def direct(self) -> _Candidate | None:
+        """Return the one address to try if the target is no name."""
         target = self.target
         if isinstance(target, UnixAddress):
-            return [(socket.AF_UNIX, unix_sockaddr(target))]
+            return socket.AF_UNIX, unix_sockaddr(target)
+        if _is_ipv4(target.host):
+            return socket.AF_INET, (target.host, target.port)
+        if not target.is_ip:
+            return None
+        # The interface after % must become a number.
+        numeric = socket.getaddrinfo(target.host, target.port, flags=socket.AI_NUMERICHOST)
+        return socket.AF_INET6, cast("SockAddr", numeric[0][4])
+
+    async def resolve(self) -> list[_Candidate]:
+        """Return the addresses of the target's name, in the order in which to try them."""
+        target = self.target
+        assert isinstance(target, Address)
         try:
-            if not target.is_ip:
-                found = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-                return _interleaved([(family, cast("SockAddr", sockaddr)) for family, _, _, _, sockaddr in found])
-            if ":" not in target.host:
-                return [(socket.AF_INET, (target.host, target.port))]
-            # The interface after % must become a number.
-            numeric = socket.getaddrinfo(target.host, target.port, flags=socket.AI_NUMERICHOST)
-            return [(socket.AF_INET6, cast("SockAddr", numeric[0][4]))]
+            found = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
         except OSError as error:
             self.errors.append(("look-up", error))
             return []
+        return _interleaved([(family, cast("SockAddr", sockaddr)) for family, _, _, _, sockaddr in found])
 
     async def race(self, candidates: list[_Candidate]) -> SocketStream | None:
         """Return the first connection that stands, or None if all failed."""
@@ -140,20 +192,23 @@ class _Attempts:
         return winner
 
     async def _attempt(self, candidate: _Candidate) -> SocketStream | None:
+        begun = self.begin(candidate)
+        return await self.finish(begun) if begun is not None else None
+
+    def begin(self, candidate: _Candidate) -> _Begun | None:
+        """Begin to connect, or note why not."""
         family, sockaddr = candidate
         address = from_sockaddr(sockaddr)
         try:
             if self.is_loop is not None and self.is_loop(address):
                 raise LoopDetected("the target is a listener of this proxy", endpoint=str(address))
-            return await self._connect(family, sockaddr)
+            return self._start(family, sockaddr)
         except (OSError, LoopDetected) as error:
             self.errors.append((str(address), error))
             return None
 
-    async def _connect(self, family: int, sockaddr: SockAddr) -> SocketStream:
+    def _start(self, family: int, sockaddr: SockAddr) -> _Begun:
         sock = socket.socket(family, socket.SOCK_STREAM)
-        stream = None
-        stands = False
         try:
             sock.setblocking(False)
             self.options.apply(sock)
@@ -162,19 +217,24 @@ class _Attempts:
             code = sock.connect_ex(sockaddr)
             if code == errno.EINPROGRESS:
                 code = sock.connect_ex(sockaddr)  # over loopback it stands already: asking is cheaper than waiting
-            while code == errno.EAGAIN:
-                await trio.sleep(_UNIX_RETRY)
-                code = sock.connect_ex(sockaddr)
-            if code not in (0, errno.EISCONN, *_PENDING):
-                raise OSError(code, os.strerror(code))
-            stream = SocketStream(sock)
-            if code in _PENDING:
-                await stream.wait_connected()
+        except OSError:
+            sock.close()
+            raise
+        return _Begun(sock, code, sockaddr)
+
+    async def finish(self, begun: _Begun) -> SocketStream | None:
+        """Wait until the connection stands, or note why not. Cancelled, it is closed."""
+        stream = None
+        stands = False
+        try:
+            stream = await begun.finish()
             stands = True
-            return stream
+        except OSError as error:
+            self.errors.append((str(from_sockaddr(begun.sockaddr)), error))
         finally:
             if not stands:
-                (stream or sock).close()
+                begun.close()
+        return stream
 
     def failure(self, waited: float) -> ConnectFailed | LoopDetected:
         """Return the error that says how all attempts failed."""
@@ -197,6 +257,14 @@ class _Attempts:
 
     def __repr__(self) -> str:
         return f"<attempts at {self.target}, {len(self.errors)} failed>"
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+    except OSError:
+        return False
+    return True
 
 
 def _interleaved(found: list[_Candidate]) -> list[_Candidate]:

@@ -30,10 +30,11 @@ def would_loop(address: AnyAddress) -> bool:
         return False
     if listener == address:
         return True
-    if not isinstance(address, Address) or not isinstance(listener, Address) or not address.is_ip:
+    if not isinstance(address, Address) or not isinstance(listener, Address) or listener.port != address.port:
         return False
-    everywhere = listener.port == address.port and _is_any(listener.host)
-    return everywhere and (_is_any(address.host) or _is_of_this_host(address.host))
+    if not address.is_ip or not _is_any(listener.host):
+        return False
+    return _is_any(address.host) or _is_of_this_host(address.host)
 
 
 def _is_any(host: str) -> bool:

@@ -9,7 +9,7 @@ import trio
 from linkerd_proxy.errors import IdleTimeout
 from linkerd_proxy.io.flow import Flow
 from linkerd_proxy.io.pumps import Pump, run_pumps
-from linkerd_proxy.io.reactor import CAREFUL, HANGUP, INPUT, OUTPUT, Reactor, current_reactor
+from linkerd_proxy.io.reactor import CAREFUL, HANGUP, INPUT, OUTPUT, Handler, Reactor, current_reactor
 from linkerd_proxy.io.rewind import Rewound
 from linkerd_proxy.io.streams import SocketStream, abort
 
@@ -153,10 +153,10 @@ class _Pair:
         self._task: trio.lowlevel.Task | None = None
 
     async def run(self, half_open: float) -> None:
-        if not self.first.lend(self._on_first, self._on_closed):
+        if not self.first.lend(self._handler(self.forward, self.backward), self._on_closed):
             raise AssertionError("a socket without a reactor")
         try:
-            self.second.lend(self._on_second, self._on_closed)
+            self.second.lend(self._handler(self.backward, self.forward), self._on_closed)
             try:
                 await self._run(half_open)
             finally:
@@ -170,7 +170,7 @@ class _Pair:
         self.forward.move()
         self.backward.move()
         await trio.lowlevel.checkpoint()
-        while self.error is None and self.ended < 2:
+        while self.running:
             if not self.ended:
                 await self._sleep()
                 continue
@@ -196,28 +196,32 @@ class _Pair:
             self._task = None
             self.reactor.woke = True
 
-    def _on_first(self, mask: int) -> None:
-        self._on_events(mask, self.forward, self.backward)
+    def _handler(self, leaving: Flow, arriving: Flow) -> Handler:
+        """Return what takes the events of one socket: a closure, because this runs for every message."""
 
-    def _on_second(self, mask: int) -> None:
-        self._on_events(mask, self.backward, self.forward)
+        def on_events(mask: int) -> None:
+            if mask & INPUT:
+                if mask & CAREFUL:
+                    leaving.careful = True
+                leaving.move()
+            if mask & OUTPUT and arriving.stuck:
+                arriving.move()
+            if mask & HANGUP and self.running:
+                leaving.check_source()
 
-    def _on_events(self, mask: int, leaving: Flow, arriving: Flow) -> None:
-        if mask & INPUT:
-            if mask & CAREFUL:
-                leaving.careful = True
-            leaving.move()
-        if mask & OUTPUT and arriving.stuck:
-            arriving.move()
-        if mask & HANGUP and self.error is None:
-            leaving.check_source()
+        return on_events
+
+    @property
+    def running(self) -> bool:
+        """Whether there is something left to move."""
+        return self.error is None and self.ended < 2
 
     def _on_end(self) -> None:
         self.ended += 1
         self._wake()
 
     def _on_error(self, stream: SocketStream, error: OSError) -> None:
-        if self.error is None:
+        if self.running:  # a reset after both ends came changes nothing: everything has arrived
             self.progress.broken = "first" if stream is self.first else "second"
             self.error = stream.broken(error)
             self.error.__cause__ = error
@@ -226,7 +230,7 @@ class _Pair:
             self._wake()
 
     def _on_closed(self) -> None:
-        if self.error is None:
+        if self.running:
             self.error = trio.ClosedResourceError("another task closed one of the streams")
             self.forward.stop()
             self.backward.stop()
