@@ -53,7 +53,10 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.http.rescue import Rescue as Rescue
     from linkerd_proxy.http.server import Http as Http
     from linkerd_proxy.io.listen import open_listeners as open_listeners
+    from linkerd_proxy.mesh.admin import admin as admin
+    from linkerd_proxy.mesh.reverse import reverse_proxy as reverse_proxy
     from linkerd_proxy.mesh.workers import Workers as Workers
+    from linkerd_proxy.mesh.workers import run_workers as run_workers
     from linkerd_proxy.metrics.layer import Metrics as Metrics
     from linkerd_proxy.metrics.registry import current_registry as current_registry
     from linkerd_proxy.policy.admit import Limit as Limit
@@ -108,11 +111,14 @@ _HOMES = {
     "UpstreamReset": "errors",
     "Whole": "core.message",
     "Workers": "mesh.workers",
+    "admin": "mesh.admin",
     "current_registry": "metrics.registry",
     "handler": "http.handler",
     "open_listeners": "io.listen",
     "opened": "core.stack",
     "parse_address": "address",
+    "reverse_proxy": "mesh.reverse",
+    "run_workers": "mesh.workers",
     "serve": "core.serve",
 }
 
@@ -161,11 +167,14 @@ __all__ = [
     "Whole",
     "Workers",
     "__version__",
+    "admin",
     "current_registry",
     "handler",
     "open_listeners",
     "opened",
     "parse_address",
+    "reverse_proxy",
+    "run_workers",
     "serve",
 ]
 
