@@ -46,7 +46,7 @@ class ServerChannel(Channel["H2Server"]):
         prototype: The request as the validator read it, shared by all that look the same.
     """
 
-    __slots__ = ("_answered", "_informed", "_prototype", "_tunnel", "_tunnel_done", "scope")
+    __slots__ = ("_answered", "_expects", "_informed", "_prototype", "_tunnel", "_tunnel_done", "scope")
 
     def __init__(self, link: H2Server, stream: Stream, prototype: Request) -> None:
         super().__init__(link, stream)
@@ -59,6 +59,7 @@ class ServerChannel(Channel["H2Server"]):
         self._informed = 0
         self._tunnel: trio.Event | None = None
         self._tunnel_done = False
+        self._expects = (b"expect", b"100-continue") in prototype.headers.raw
 
     def request(self) -> Request:
         """Return the request, with headers and a body of its own."""
@@ -115,6 +116,12 @@ class ServerChannel(Channel["H2Server"]):
             return None
         pace = limits.body_grace + body.received / limits.body_rate - body.waited if limits.body_rate else _LONG
         return max(0.0, min(limits.body_idle, pace))
+
+    def body_wanted(self) -> None:
+        """Tell a client that waits for 100 to go on, unless the upstream has (RFC 9110 section 10.1.1)."""
+        if self._expects and not self._informed and not self._answered:
+            self._informed += 1
+            self.link.engine.send_head(self.stream, [(b":status", b"100")], end=False)
 
     def body_late(self) -> None:
         """Answer 408, if there is no answer yet, and end the exchange."""

@@ -43,6 +43,9 @@ class Channel(Generic[L]):
         """Return how long the next bytes may take to come, or None for any time."""
         raise NotImplementedError
 
+    def body_wanted(self) -> None:
+        """Act on that somebody waits for content."""
+
     def body_late(self) -> None:
         """Give up, because the next bytes did not come in time."""
         raise NotImplementedError

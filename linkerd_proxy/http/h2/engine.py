@@ -239,13 +239,14 @@ class Engine(Half):
             raise Violation(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM of a size other than 4")
         if self.is_idle(stream_id):
             raise Violation(ErrorCode.PROTOCOL_ERROR, f"RST_STREAM on idle stream {stream_id}")
-        self.floods.reset()
         stream = self.streams.get(stream_id)
+        if stream is None or not self.peer.is_server:
+            self.floods.reset()  # a server can only reset what we opened, and may well do that often
         if stream is None:
             return
         self.kill(stream)
         stream.sink.on_reset(int.from_bytes(payload, "big"), True, "")
-        if not stream.responded:
+        if not stream.responded and not self.peer.is_server:
             self.floods.early_reset()
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:

@@ -103,6 +103,7 @@ class Incoming(Body):
             await self._wait()
 
     async def _wait(self) -> None:
+        self._channel.body_wanted()
         patience = self._channel.patience(self)
         if patience is None:
             await self._waiter.wait()

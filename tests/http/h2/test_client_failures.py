@@ -203,3 +203,12 @@ async def test_a_grpc_stream_may_be_silent(autojump_clock):
         assert call.error is None
         await up.send(headers(1, [("grpc-status", "0")]))
         assert call.done.is_set()
+
+
+async def test_an_upstream_may_reset_as_many_streams_as_we_open(autojump_clock):
+    async with upstream() as up:
+        for stream in range(1, 601, 2):
+            call = await up.ask()
+            await up.send(rst(stream, REFUSED))
+            assert type(call.error) is UpstreamUnsent
+        assert up.client.available

@@ -292,3 +292,11 @@ async def test_a_reset_stream_keeps_its_place_until_its_task_has_ended(autojump_
         await peer.settle()
         await peer.send(headers(5, get("/")))
         assert peer.reader.resets(5) == []
+
+
+async def test_a_client_that_expects_100_gets_it_when_its_content_is_wanted(autojump_clock):
+    async with served() as peer:
+        await peer.send(headers(1, post("/", ("expect", "100-continue")), end=False))
+        assert peer.reader.statuses(1) == ["100"]
+        await peer.send(data(1, b"abc", end=True))
+        assert peer.reader.statuses(1) == ["100", "200"]
