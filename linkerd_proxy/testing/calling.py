@@ -12,6 +12,7 @@ from linkerd_proxy.core.stack import Service, Stack, opened
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import AlreadyAnswered, NotAnswered
 from linkerd_proxy.testing.memory import memory_connection
+from linkerd_proxy.testing.ungroup import open_plain_nursery
 
 __all__ = ["Answer", "call"]
 
@@ -58,34 +59,16 @@ async def call(
     if connection is None:
         _, connection = memory_connection()
     exchange = _Call(request)
-    failed: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(exchange.run, service, connection)
-            if (answered := await exchange.wait_answered()) is not None:
-                exchange.block = trio.CancelScope()
-                with exchange.block:
-                    yield answered
-                if not exchange.ended:
-                    nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        failed = _only(group)
-        if failed is None:
-            raise
-    if failed is not None:
-        raise failed
+    async with open_plain_nursery() as nursery:
+        nursery.start_soon(exchange.run, service, connection)
+        if (answered := await exchange.wait_answered()) is not None:
+            exchange.block = trio.CancelScope()
+            with exchange.block:
+                yield answered
+            if not exchange.ended:
+                nursery.cancel_scope.cancel()
     if exchange.error is not None:
         raise exchange.error
-
-
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    """Return the one exception inside, if there is one."""
-    inner: BaseException = group
-    while isinstance(inner, BaseExceptionGroup):
-        if len(inner.exceptions) != 1:
-            return None
-        inner = inner.exceptions[0]
-    return inner
 
 
 class _Call:

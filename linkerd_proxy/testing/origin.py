@@ -17,6 +17,7 @@ from linkerd_proxy.core.work import Connection
 from linkerd_proxy.http.handler import handler
 from linkerd_proxy.http.server import Http
 from linkerd_proxy.io.listen import open_listeners
+from linkerd_proxy.testing.ungroup import open_plain_nursery
 
 __all__ = ["Origin", "echo", "http_origin", "serving", "tcp_origin"]
 
@@ -48,10 +49,10 @@ async def serving(
         listener: Where connections come from instead, for example a ``MemoryListener``.
         drain: Started by whoever wants to see the stack drain.
 
-    Leaving the block cancels what is still being served.
+    Leaving the block cancels what is still being served; what the block raises comes out in no group.
     """
     listeners = [listener] if listener is not None else await open_listeners("127.0.0.1:0")
-    async with trio.open_nursery() as nursery:
+    async with open_plain_nursery() as nursery:
 
         async def run(task_status: trio.TaskStatus[object]) -> None:
             await serve(stack, listeners, drain=drain, task_status=task_status)
