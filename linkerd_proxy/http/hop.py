@@ -53,10 +53,23 @@ _NOT_IN_TRAILERS = _GUARDED | {
 }
 
 
+_nominations: dict[bytes, frozenset[bytes]] = {}
+_NOMINATIONS_SIZE = 256
+_NOMINATION_LENGTH = 64
+
+
 def nominated(connection: list[bytes]) -> frozenset[bytes]:
     """Return the lower-case options of all ``Connection`` lines that name fields to drop."""
-    options = {option.strip(b" \t").lower() for line in connection for option in line.split(b",")}
-    return frozenset(o for o in options if o and o not in _NOT_NOMINATED and not o.startswith(b"l5d-"))
+    line = connection[0] if len(connection) == 1 else b",".join(connection)
+    names = _nominations.get(line)
+    if names is None:
+        options = {option.strip(b" \t").lower() for option in line.split(b",")}
+        names = frozenset(o for o in options if o and o not in _NOT_NOMINATED and not o.startswith(b"l5d-"))
+        if len(line) <= _NOMINATION_LENGTH:
+            if len(_nominations) >= _NOMINATIONS_SIZE:
+                _nominations.clear()
+            _nominations[line] = names
+    return names
 
 
 def is_shadow(name: bytes) -> bool:

@@ -47,8 +47,14 @@ def check_value(name: bytes, value: bytes) -> None:
         raise BadRequest(f"header {name.decode('latin-1')} has a control character in its value")
 
 
+_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT")}
+
+
 def check_method(method: bytes) -> str:
     """Return the method, which is a token of at most 64 characters."""
+    known = _METHODS.get(method)
+    if known is not None:
+        return known
     if len(method) > 64 or not _TOKEN.fullmatch(method):
         raise BadRequest(f"method {method[:64]!r} is not a token")
     return method.decode("ascii")

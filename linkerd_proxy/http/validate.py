@@ -27,12 +27,18 @@ __all__ = [
     "Framing",
     "check_request",
     "check_response",
+    "check_target",
     "request_from_h1",
     "request_from_h2",
     "response_from_h1",
     "response_from_h2",
     "trailers_from",
 ]
+
+_PLAIN_FIELDS = frozenset({b"host", b"connection", b"keep-alive"})
+_PLAIN = Framing()
+_PLAIN_LAST = Framing(keep_alive=False)
+
 
 # --- HTTP/1 requests ---------------------------------------------------------------------------
 
@@ -56,6 +62,11 @@ def request_from_h1(
     verb = check_method(method)
     fields = Fields(raw, limits)
     scheme, authority, path = _target(verb, target, known, fields.get(b"host"), limits, scheme)
+    if fields.special.keys() <= _PLAIN_FIELDS:  # most requests: no content, nothing special
+        request = Request(
+            verb, path, Headers.of(fields.end_to_end), EMPTY, authority=authority, scheme=scheme, version=known
+        )
+        return request, _PLAIN if fields.keep_alive(known) else _PLAIN_LAST
     length, chunked = _request_length(verb, known, fields)
     expects = expects_continue(fields, known)
     upgrade = _upgrade(fields, known, limits)
@@ -176,6 +187,9 @@ def response_from_h1(
 # --- outbound ---
 
 
+_ANY_TARGET = 1 << 16  # what a layer makes of a path may be longer than what clients may ask for
+
+
 def check_request(request: Request) -> None:
     """Check a request before any byte of it is sent, whoever made it.
 
@@ -183,11 +197,20 @@ def check_request(request: Request) -> None:
         BadRequest: for what would not be read as it was meant.
     """
     check_fields(request.headers.raw)
+    check_target(request)
+
+
+def check_target(request: Request) -> None:
+    """Check a request's method, authority and path, without its fields.
+
+    Raises:
+        BadRequest: for what would not be read as it was meant.
+    """
     check_method(request.method.encode("latin-1", "replace"))
     if request.authority or request.method == "CONNECT":
         check_authority(request.authority.encode("latin-1", "replace"), port_needed=request.method == "CONNECT")
     if request.method != "CONNECT":
-        check_path(request.path.encode("latin-1", "replace"), request.method, 1 << 16)
+        check_path(request.path.encode("latin-1", "replace"), request.method, _ANY_TARGET)
 
 
 def check_response(response: Response) -> None:

@@ -188,11 +188,11 @@ async def test_an_early_answer_ends_the_upload_and_the_connection(asking, autoju
 async def test_100_continue_is_waited_for(asking, autojump_clock):
     request = Request("PUT", "/", [("expect", "100-continue")], streamed(b"ab", length=2), authority="a")
     script = Script() << ANY_HEAD
-    async with asking(script.pause(0.5) >> b"HTTP/1.1 100 Continue\r\n\r\n" << b"ab" >> OK) as (service, _):
-        async with call(service, request) as answer:
-            assert answer.status == 200
-            assert [r.status for r in answer.informational] == [100]
-            await answer.body.read()
+    script = script.pause(0.5) >> b"HTTP/1.1 100 Continue\r\n\r\n" << b"ab" >> OK
+    async with asking(script) as (service, _), call(service, request) as answer:
+        assert answer.status == 200
+        assert [r.status for r in answer.informational] == [100]
+        await answer.body.read()
 
 
 async def test_100_continue_is_not_waited_for_for_ever(asking, autojump_clock):
@@ -383,16 +383,16 @@ async def test_another_hosts_unused_connection_makes_room(asking, autojump_clock
 
 async def test_too_many_waiting_requests_are_refused_at_once(asking, autojump_clock):
     slow = Script() << GET
-    async with asking(slow, limits=Limits(max_connections=1, max_waiting=1)) as (service, _):
-        async with trio.open_nursery() as nursery:
-            for _ in range(2):
-                nursery.start_soon(swallow, service)
-                await trio.testing.wait_all_tasks_blocked()
-            started = trio.current_time()
-            with pytest.raises(Overloaded, match="max_waiting"):
-                await fetch(service)
-            assert trio.current_time() == started
-            nursery.cancel_scope.cancel()
+    limits = Limits(max_connections=1, max_waiting=1)
+    async with asking(slow, limits=limits) as (service, _), trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(swallow, service)
+            await trio.testing.wait_all_tasks_blocked()
+        started = trio.current_time()
+        with pytest.raises(Overloaded, match="max_waiting"):
+            await fetch(service)
+        assert trio.current_time() == started
+        nursery.cancel_scope.cancel()
 
 
 async def swallow(service):
@@ -403,15 +403,15 @@ async def swallow(service):
 
 
 async def test_waiting_for_a_connection_has_an_end(asking, autojump_clock):
-    async with asking(Script() << GET, limits=Limits(max_connections=1)) as (service, _):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(swallow, service)
-            await trio.testing.wait_all_tasks_blocked()
-            started = trio.current_time()
-            with pytest.raises(Overloaded, match="max_connections"):
-                await fetch(service)
-            assert trio.current_time() - started == pytest.approx(3)
-            nursery.cancel_scope.cancel()
+    limits = Limits(max_connections=1)
+    async with asking(Script() << GET, limits=limits) as (service, _), trio.open_nursery() as nursery:
+        nursery.start_soon(swallow, service)
+        await trio.testing.wait_all_tasks_blocked()
+        started = trio.current_time()
+        with pytest.raises(Overloaded, match="max_connections"):
+            await fetch(service)
+        assert trio.current_time() - started == pytest.approx(3)
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_dead_upstream_does_not_hang_for_ever(asking, autojump_clock):

@@ -13,6 +13,7 @@ from linkerd_proxy.http.validate import Framing, request_from_h1, response_from_
 __all__ = ["Heads"]
 
 _MEMO_SIZE = 256
+_SEEN_SIZE = 4096
 _MEMO_LENGTH = 2048  # so that a memo holds at most half a megabyte of heads
 
 
@@ -23,11 +24,12 @@ class Heads:
     neither scan nor parser. What is remembered is small and bounded, and forgotten as a whole when full.
     """
 
-    __slots__ = ("_requests", "_responses", "codec", "limits")
+    __slots__ = ("_requests", "_responses", "_seen", "codec", "limits")
 
     def __init__(self, codec: Codec, limits: Limits) -> None:
-        self.codec = codec
-        self.limits = limits
+        self.codec: Codec = codec
+        self.limits: Limits = limits
+        self._seen: set[int] = set()
         self._requests: dict[tuple[bytes, str], tuple[Request, Framing]] = {}
         self._responses: dict[tuple[bytes, str], tuple[Response, Framing]] = {}
 
@@ -41,10 +43,11 @@ class Heads:
         known = self._requests.get(key)
         if known is None:
             known = self._read_request(head, scheme)
-            if len(head) <= _MEMO_LENGTH:
-                if len(self._requests) >= _MEMO_SIZE:
-                    self._requests.clear()
-                self._requests[key] = known
+            if not self._comes_again(head):
+                return known
+            if len(self._requests) >= _MEMO_SIZE:
+                self._requests.clear()
+            self._requests[key] = known
         kept, framing = known
         request = Request.__new__(Request)  # a copy, for layers may change what they are given
         request.method = kept.method
@@ -68,6 +71,16 @@ class Heads:
             raise BadRequest(f"{self.codec.name} does not take the head: {error}") from None
         return request_from_h1(method, target, version, fields, self.limits, scheme)
 
+    def _comes_again(self, head: bytes) -> bool:
+        """Whether an equal head was seen of late: heads that come once are not worth remembering."""
+        mark = hash(head)
+        if mark in self._seen:
+            return len(head) <= _MEMO_LENGTH
+        if len(self._seen) >= _SEEN_SIZE:
+            self._seen.clear()
+        self._seen.add(mark)
+        return False
+
     def response(self, head: bytes, request_method: str) -> tuple[Response, Framing]:
         """Return the response that a whole head says, without its body, and how its content is framed.
 
@@ -78,10 +91,11 @@ class Heads:
         known = self._responses.get(key)
         if known is None:
             known = self._read_response(head, request_method)
-            if len(head) <= _MEMO_LENGTH:
-                if len(self._responses) >= _MEMO_SIZE:
-                    self._responses.clear()
-                self._responses[key] = known
+            if not self._comes_again(head):
+                return known
+            if len(self._responses) >= _MEMO_SIZE:
+                self._responses.clear()
+            self._responses[key] = known
         kept, framing = known
         response = Response.__new__(Response)
         response.status = kept.status

@@ -8,7 +8,7 @@ from linkerd_proxy.core.message import EMPTY, Request, Response
 from linkerd_proxy.headers import Headers, RawHeaders
 from linkerd_proxy.http.fields import check_fields
 from linkerd_proxy.http.hop import may_trail
-from linkerd_proxy.http.validate import check_request
+from linkerd_proxy.http.validate import check_target
 
 __all__ = ["chunk", "last_chunk", "old_response_head", "refusal_head", "request_head", "response_head"]
 
@@ -49,12 +49,8 @@ def request_head(request: Request, *, keep_alive: bool) -> tuple[bytes, bool]:
     Raises:
         BadRequest: for what would not be read as it was meant.
     """
-    check_request(request)
     old = request.version == "1.0"
-    target = request.authority if request.method == "CONNECT" else request.path
-    parts = [f"{request.method} {target} HTTP/{'1.0' if old else '1.1'}\r\n".encode("ascii")]
-    if request.authority or not old:
-        parts.append(b"host: %b\r\n" % request.authority.encode("ascii"))
+    parts = [_request_lines(request, old)]
     _field_lines(request.headers.raw, parts)
     chunked = False
     body = request.body
@@ -71,6 +67,16 @@ def request_head(request: Request, *, keep_alive: bool) -> tuple[bytes, bool]:
             parts.append(b"content-length: %d\r\n" % length)
     parts.append(_request_connection(request, keep_alive))
     return b"".join(parts), chunked
+
+
+def _request_lines(request: Request, old: bool) -> bytes:
+    """Return the request line and Host, after checking what is in them."""
+    check_target(request)
+    target = request.authority if request.method == "CONNECT" else request.path
+    if old and not request.authority:
+        return f"{request.method} {target} HTTP/1.0\r\n".encode("ascii")
+    version = "1.0" if old else "1.1"
+    return f"{request.method} {target} HTTP/{version}\r\nhost: {request.authority}\r\n".encode("ascii")
 
 
 def _request_connection(request: Request, keep_alive: bool) -> bytes:
