@@ -130,10 +130,11 @@ def own_layer_before(port):
     return running("-m", "linkerd_proxy", "run", stack, "--listen", "127.0.0.1:0", UPSTREAM=f"127.0.0.1:{port}")
 
 
-def test_own_layers_tests_pass():
+@pytest.mark.parametrize(("name", "passed"), [("test_own_layer", 3), ("test_with_fixtures", 2)])
+def test_examples_of_tests_pass(name, passed):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "pythonpath=examples"]
-    done = subprocess.run([*command, "examples/test_own_layer.py"], cwd=EXAMPLES.parent, capture_output=True, text=True)
-    assert "2 passed" in done.stdout, done.stdout
+    done = subprocess.run([*command, f"examples/{name}.py"], cwd=EXAMPLES.parent, capture_output=True, text=True)
+    assert f"{passed} passed" in done.stdout, done.stdout
     assert done.returncode == 0
 
 
