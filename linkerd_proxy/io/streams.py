@@ -240,7 +240,7 @@ async def abort(stream: trio.abc.AsyncResource) -> None:
 
 
 def watch_hangup(stream: trio.abc.Stream, callback: Callable[[], None] | None) -> None:
-    """Call :meth:`SocketStream.watch_hangup` where the stream has it; nothing happens where it has not."""
+    """Call :meth:`~linkerd_proxy.io.watched.WatchedSocket.watch_hangup` where the stream has it, or else nothing."""
     watch: Callable[[Callable[[], None] | None], None] | None = getattr(stream, "watch_hangup", None)
     if watch is not None:
         watch(callback)

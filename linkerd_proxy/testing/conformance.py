@@ -41,19 +41,19 @@ async def check_layer(
 ) -> None:
     """Try a layer against the rules that every layer keeps.
 
-    ============  ====================================================================================
-    ``reaches``   work gets through to the inner service, of that opening and of no other
-    ``serves``    serving returns when the inner service has, and raises nothing of its own
-    ``answers``   an exchange is answered exactly once when the inner service answers it once
-    ``cancels``   a cancellation reaches the inner service at once, and comes out as a cancellation
-    ``raises``    what the inner service raises comes out as the same object
-    ``ungrouped`` no exception group comes out
-    ``forgets``   nothing keeps the work after it was served
-    ``opens``     two openings live side by side, closing one leaves the other, and it opens again
-    ``closes``    closing waits for nothing and leaves no task behind
-    ``value``     it is a frozen dataclass without a ``__dict__``; using it leaves it as it was
-    ``telling``   its ``repr`` is the call that makes it, with every setting that is not as by default
-    ============  ====================================================================================
+    =============  ====================================================================================
+    ``reaches``    work gets through to the inner service, of that opening and of no other
+    ``serves``     serving returns when the inner service has, and raises nothing of its own
+    ``answers``    an exchange is answered exactly once when the inner service answers it once
+    ``cancels``    a cancellation reaches the inner service at once, and comes out as a cancellation
+    ``raises``     what the inner service raises comes out as the same object
+    ``ungrouped``  no exception group comes out
+    ``forgets``    nothing keeps the work after it was served
+    ``opens``      two openings live side by side, closing one leaves the other, and it opens again
+    ``closes``     closing waits for nothing and leaves no task behind
+    ``value``      it is a frozen dataclass without a ``__dict__``; using it leaves it as it was
+    ``telling``    its ``repr`` is the call that makes it, with every setting that is not as by default
+    =============  ====================================================================================
 
     Args:
         layer: The layer to try.
