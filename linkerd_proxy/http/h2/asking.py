@@ -168,6 +168,7 @@ class ClientChannel(Channel["H2Client"]):
         self._sender.wake()
 
     def _refuse(self, error: ProxyError) -> None:
+        self._heads.clear()
         self.link.engine.reset(self.stream, ErrorCode.PROTOCOL_ERROR)
         self.fail(error)
 
