@@ -71,16 +71,32 @@ class PokedStream(trio.abc.HalfCloseableStream):
         self.stream = stream
         self.name = name
         self.point = injector.point
+        self.broken = False
 
     async def _passing(self, what: str, call: Awaitable[Any]) -> Any:
         try:
-            self.point(f"before {self.name}.{what}")
+            self._pass(f"before {self.name}.{what}")
         except BaseException:
             call.close()  # type: ignore[attr-defined]
             raise
-        result = await call
-        self.point(f"after {self.name}.{what}")
+        try:
+            result = await call
+        except trio.ClosedResourceError:
+            if self.broken:
+                raise trio.BrokenResourceError("injected before") from None
+            raise
+        self._pass(f"after {self.name}.{what}")
         return result
+
+    def _pass(self, point: str) -> None:
+        if self.broken:
+            raise trio.BrokenResourceError("injected before")
+        try:
+            self.point(point)
+        except trio.BrokenResourceError:
+            self.broken = True  # a stream breaks in both directions, and for its peer too
+            self.abort()
+            raise
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         return await self._passing("receive_some", self.stream.receive_some(max_bytes))
