@@ -11,7 +11,16 @@ from linkerd_proxy.http.hop import HOP_BY_HOP, is_shadow, may_trail, nominated
 from linkerd_proxy.http.limits import Limits
 from linkerd_proxy.http.syntax import check_value, field_name
 
-__all__ = ["VERSIONS", "Fields", "Framing", "check_fields", "expects_continue", "make_response", "trailers_from"]
+__all__ = [
+    "VERSIONS",
+    "Fields",
+    "Framing",
+    "check_field",
+    "check_fields",
+    "expects_continue",
+    "make_response",
+    "trailers_from",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,17 +176,18 @@ def check_fields(raw: RawHeaders) -> None:
     """
     for field in raw:
         if field not in _passed:
-            _check_field(field)
+            check_field(field)
+            if len(field[0]) + len(field[1]) <= _PASSED_LENGTH:
+                if len(_passed) >= _PASSED_SIZE:
+                    _passed.clear()
+                _passed[field] = None
 
 
-def _check_field(field: tuple[bytes, bytes]) -> None:
+def check_field(field: tuple[bytes, bytes]) -> None:
+    """Refuse a field that a layer must not send. Raises BadRequest."""
     name, value = field
     if field_name(name) != name or name in _NOT_A_FIELD:
         raise BadRequest(f"header {name[:64]!r} is the codec's business, or not in lower case")
     check_value(name, value)
     if value != value.strip(b" \t"):
         raise BadRequest(f"header {name[:64]!r} has white space at an end of its value")
-    if len(name) + len(value) <= _PASSED_LENGTH:
-        if len(_passed) >= _PASSED_SIZE:
-            _passed.clear()
-        _passed[field] = None

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from linkerd_proxy.core.message import EMPTY, Request, Response
 from linkerd_proxy.headers import Headers, RawHeaders
-from linkerd_proxy.http.fields import check_fields
+from linkerd_proxy.http.fields import check_field
 from linkerd_proxy.http.hop import may_trail
 from linkerd_proxy.http.validate import check_target
 
@@ -32,7 +32,7 @@ def _field_lines(raw: RawHeaders, parts: list[bytes]) -> None:
 
 
 def _make_line(field: tuple[bytes, bytes]) -> bytes:
-    check_fields([field])
+    check_field(field)
     line = b"%b: %b\r\n" % field
     if len(line) <= _LINE_LENGTH:
         if len(_lines) >= _LINES_SIZE:
