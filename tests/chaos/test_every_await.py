@@ -157,7 +157,7 @@ async def test_one_exception_at_every_await(protocol: str, kind: str) -> None:
             raise AssertionError(f"strike {injector.at} at {injector.hit!r} reached others") from error
         assert trio.lowlevel.current_statistics().tasks_living == tasks, f"tasks are left after {where}"
         assert _descriptors() == descriptors, f"descriptors are left after {where}"
-        assert current_registry().gauge("tcp_open_connections", "").value == 0, f"streams are left after {where}"
+        assert current_registry().gauge("proxy_open_connections", "").value == 0, f"streams are left after {where}"
         if injector.hit is None:
             break
         points.append(injector.hit)

@@ -266,7 +266,7 @@ async def test_cancelling_closes_the_listeners_and_every_connection() -> None:
         nursery.cancel_scope.cancel()
     assert listener.closed
     assert await client.receive_some() == b""
-    assert current_registry().gauge("tcp_open_connections", "").value == 0
+    assert current_registry().gauge("proxy_open_connections", "").value == 0
 
 
 async def test_a_stack_that_does_not_open_leaves_no_listener_open() -> None:
@@ -293,7 +293,7 @@ async def test_more_connections_than_there_is_room_for_are_closed_and_counted() 
         await first.send_all(b"a")
         assert await first.receive_some() == b"a"
         assert await listener.connect().receive_some() == b""
-        assert current_registry().counter("tcp_refused_total", "").value == 1
+        assert current_registry().counter("proxy_refused_total", "").value == 1
         await first.send_eof()
         assert await first.receive_some() == b""
         await trio.testing.wait_all_tasks_blocked()
@@ -338,7 +338,7 @@ async def test_one_listeners_failure_is_told_and_leaves_the_others(caplog: pytes
         assert await alive(fine)
         nursery.cancel_scope.cancel()
     assert "accepts no more: the interface is gone" in caplog.text
-    assert current_registry().counter("tcp_listener_failures_total", "").value == 1
+    assert current_registry().counter("proxy_listener_failures_total", "").value == 1
 
 
 async def test_the_last_listeners_failure_ends_the_server_bare() -> None:
