@@ -54,6 +54,7 @@ _RATIOS = (
     ("varied", "ours", "envoy", 1.3, "HTTP/1.1, httptools, no two heads alike: CPU against Envoy"),
     ("varied", "ours-h11", "envoy", 4.0, "HTTP/1.1, h11, no two heads alike: CPU against Envoy"),
     ("http2", "ours", "envoy", 4.0, "HTTP/2: CPU against Envoy"),
+    ("h2-varied", "ours", "envoy", 4.0, "HTTP/2, 20,000 paths in turn: CPU against Envoy"),
 )
 
 

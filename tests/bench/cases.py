@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tests.bench import peers
-from tests.bench.loads import Done, h2load, transfer, varied, wrk
+from tests.bench.loads import Done, h2_varied, h2load, transfer, varied, wrk
 from tests.bench.peers import Plan
 
 Command = Callable[[Plan], list[str]]
@@ -66,6 +66,8 @@ _HTTP1: dict[str, Command] = {
     "mitmproxy": peers.mitmproxy,
 }
 
+_HTTP2 = {name: _HTTP1[name] for name in ("ours", "ours-bare", "envoy", "haproxy")}
+
 CASES: dict[str, Case] = {
     "tcp": Case("TCP, small messages", "tcp", peers.backend, "http1", _TCP, wrk),
     "bulk": Case(
@@ -80,13 +82,7 @@ CASES: dict[str, Case] = {
     "http1": Case("HTTP/1.1, small GET", "http1", peers.backend, "http1", _HTTP1, wrk),
     # Equal heads are remembered; this is what a head costs that was never seen before.
     "varied": Case("HTTP/1.1, no two heads alike", "http1", peers.backend, "http1", _HTTP1, varied),
-    "http2": Case(
-        "HTTP/2, small GET, 10 streams a connection",
-        "http2",
-        peers.backend,
-        "http2",
-        {name: _HTTP1[name] for name in ("ours", "ours-bare", "envoy", "haproxy")},
-        h2load,
-    ),
+    "http2": Case("HTTP/2, small GET, 10 streams a connection", "http2", peers.backend, "http2", _HTTP2, h2load),
+    "h2-varied": Case("HTTP/2, 20,000 paths in turn", "http2", peers.backend, "http2", _HTTP2, h2_varied),
     "idle": Case("Memory", "http1", peers.backend, "http1", _HTTP1, None, connections=False),
 }

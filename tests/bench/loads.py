@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,11 +60,19 @@ def wrk(port: int, connections: int, seconds: float, *options: str) -> Done:
     return Done(int(match[1]), float(match[2]) * {"ms": 0.001, "s": 1, "m": 60}[match[3]])
 
 
-def h2load(port: int, connections: int, seconds: float) -> Done:
+def h2_varied(port: int, connections: int, seconds: float) -> Done:
+    """HTTP/2 GETs of 20,000 paths in turn: heads that are seldom seen twice."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as targets:
+        targets.writelines(f"http://127.0.0.1:{port}/item/{n}?q={n * 7919 % 100_003}\n" for n in range(20_000))
+        targets.flush()
+        return h2load(port, connections, seconds, "-i", targets.name)
+
+
+def h2load(port: int, connections: int, seconds: float, *options: str) -> Done:
     """HTTP/2 GETs, with prior knowledge, 10 streams at once on each connection."""
     whole = max(1, round(seconds))
     command = [program("h2load", "apt install nghttp2-client"), "-t1", f"-c{connections}", "-m10", f"-D{whole}"]
-    text = _output([*command, f"http://127.0.0.1:{port}/"], whole)
+    text = _output([*command, *(options or [f"http://127.0.0.1:{port}/"])], whole)
     requests = re.search(r"requests: .* (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", text)
     statuses = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text)
     if requests is None or statuses is None or int(requests[2]) == 0:

@@ -234,15 +234,24 @@ def _user() -> str:
     return "root" if os.getuid() == 0 else os.environ.get("USER", "nobody")
 
 
-def mitmproxy(plan: Plan) -> list[str]:
-    """mitmdump as a reverse proxy; its dependencies' pins ask for an environment of its own."""
+def mitmdump() -> str:
+    """Return the path of mitmdump, whose dependencies' pins ask for an environment of its own.
+
+    Raises:
+        Absent: saying where it was looked for.
+    """
     given = os.environ.get("MITMDUMP")
     beside = Path(".nox/mitmproxy/bin/mitmdump")
     path = given or (str(beside.resolve()) if beside.exists() else shutil.which("mitmdump"))
     if path is None:
         raise Absent("mitmdump is not installed (nox -s bench makes it an environment, or set MITMDUMP)")
+    return path
+
+
+def mitmproxy(plan: Plan) -> list[str]:
+    """mitmdump as a reverse proxy."""
     return [
-        path,
+        mitmdump(),
         "--quiet",
         "--mode",
         f"reverse:http://127.0.0.1:{plan.backend}@127.0.0.1:{plan.port}",

@@ -89,9 +89,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(3)
+            process.wait(5)
         except subprocess.TimeoutExpired:
-            sys.stderr.write(f"  (pid {process.pid} did not end on SIGTERM within 3 s, killed)\n")
+            sys.stderr.write(f"  (pid {process.pid} did not end on SIGTERM within 5 s, killed)\n")
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # start_new_session: the group is this server's alone
     process.wait()

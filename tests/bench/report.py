@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
+import re
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,6 +19,7 @@ from typing import Any
 
 from tests.bench.bars import Document, bars, median
 from tests.bench.cases import CASES
+from tests.bench.peers import Absent, mitmdump
 from tests.bench.run import Results, Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation"
@@ -50,8 +53,6 @@ def document(results: Results, settings: Settings) -> dict[str, Any]:
 
 def machine() -> dict[str, str]:
     """What kind of machine and which versions: enough to compare, nothing that names a host."""
-    import os
-
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -70,12 +71,14 @@ def machine() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    for name, option, field in (("haproxy", "-v", 2), ("nginx", "-v", 2)):
+    for name in ("haproxy", "nginx", "mitmproxy"):
         try:
-            result = subprocess.run([name, option], capture_output=True, text=True, check=True)
-        except OSError:
+            command = [mitmdump(), "--version"] if name == "mitmproxy" else [name, "-v"]
+            result = subprocess.run(command, capture_output=True, text=True, check=True)
+        except (Absent, OSError):
             continue
-        found[name] = (result.stdout + result.stderr).split()[field].partition("-")[0].removeprefix("nginx/")
+        match = re.search(r"\d+\.\d+\.\d+", result.stdout + result.stderr)
+        found[name] = match[0] if match else "of unknown version"
     return found
 
 
