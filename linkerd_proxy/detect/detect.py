@@ -23,8 +23,9 @@ __all__ = ["OPAQUE_PORTS", "Detect"]
 OPAQUE_PORTS = frozenset({25, 587, 3306, 4444, 5432, 6379, 9300, 11211})
 """Where servers speak first, or clients something that is never HTTP: Linkerd's default list."""
 
+Fallback: TypeAlias = Literal["otherwise", "http", "close"]
 Result: TypeAlias = Literal[
-    "http/1", "http/2", "tls", "not_http", "timeout", "server_first", "opaque_port", "eof", "error"
+    "http/1", "http/2", "tls", "not_http", "timeout", "partial", "server_first", "opaque_port", "eof", "error"
 ]
 
 
@@ -46,8 +47,10 @@ class Detect(Stack[Connection]):
         tls: Serves connections that begin with a ClientHello, which is put back; without one they go to ``otherwise``.
         otherwise: Serves everything else, as ``opaque``.
         timeout: Seconds that the client has to show what it speaks, counted from the start and not from each byte.
-        on_timeout: Where a connection goes that has not: ``otherwise``; ``http``, with the protocol left open; or
-            ``close``, which fails it with :exc:`~linkerd_proxy.errors.DetectTimeout`.
+        on_timeout: Where a connection goes whose client was silent until then: ``otherwise``; ``http``, with the
+            protocol left open; or ``close``, which fails it with :exc:`~linkerd_proxy.errors.DetectTimeout`.
+        on_partial: The same for a client that sent bytes, but too few to tell. (Linkerd closes after half a ClientHello
+            and goes on after half a request line; here it is one choice.)
         opaque_ports: Ports that are not looked at, matched against the original destination or else the local address.
         race: Seconds of silence before the race (own figure), or None never to race.
 
@@ -59,7 +62,8 @@ class Detect(Stack[Connection]):
     tls: Stack[Connection] | None = None
     otherwise: Stack[Connection]
     timeout: float = 10.0
-    on_timeout: Literal["otherwise", "http", "close"] = "otherwise"
+    on_timeout: Fallback = "otherwise"
+    on_partial: Fallback = "otherwise"
     opaque_ports: frozenset[int] = field(default=OPAQUE_PORTS)
     race: float | None = 0.3
 
@@ -70,10 +74,11 @@ class Detect(Stack[Connection]):
             raise InvalidConfiguration(f"Detect(timeout={self.timeout!r}): give more than 0 seconds")
         if self.race is not None and self.race < 0:
             raise InvalidConfiguration(f"Detect(race={self.race!r}): give 0 seconds or more, or None")
-        if self.on_timeout not in {"otherwise", "http", "close"}:
-            raise InvalidConfiguration(f"Detect(on_timeout={self.on_timeout!r}): give 'otherwise', 'http' or 'close'")
-        if self.on_timeout == "http" and self.http is None:
-            raise InvalidConfiguration("Detect(on_timeout='http') needs a branch for it: give http=...")
+        for name, fallback in (("on_timeout", self.on_timeout), ("on_partial", self.on_partial)):
+            if fallback not in get_args(Fallback):
+                raise InvalidConfiguration(f"Detect({name}={fallback!r}): give 'otherwise', 'http' or 'close'")
+            if fallback == "http" and self.http is None:
+                raise InvalidConfiguration(f"Detect({name}='http') needs a branch for it: give http=...")
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Service[Connection]]:
@@ -184,7 +189,7 @@ class _Detector:
             except trio.BrokenResourceError:
                 return "error"
             return "not_http"  # ended where more was needed: otherwise gets these bytes, and the end after them
-        return "timeout"
+        return "partial"
 
     async def _dispatch(self, connection: Connection, result: Result, data: bytearray) -> None:
         stream = Rewound(connection.stream, data) if data else connection.stream
@@ -193,16 +198,23 @@ class _Detector:
                 await self._http(connection.with_stream(stream, protocol=result))
             case "tls" if self._config.tls is not None:
                 await self._tls(connection.with_stream(stream))
-            case "timeout" if self._config.on_timeout == "http":
-                await self._http(connection.with_stream(stream))
-            case "timeout" if self._config.on_timeout == "close":
-                raise DetectTimeout(
-                    f"the client sent {len(data)} bytes, too few to tell what it speaks",
-                    layer="Detect",
-                    waited=self._config.timeout,
-                )
+            case "timeout" | "partial":
+                await self._fall_back(connection, stream, result, len(data))
             case _:
                 await self._otherwise(connection.with_stream(stream, protocol="opaque"))
+
+    async def _fall_back(
+        self, connection: Connection, stream: trio.abc.HalfCloseableStream, result: Result, received: int
+    ) -> None:
+        """Send a connection whose time is up where the policy for that outcome says."""
+        fallback = self._config.on_timeout if result == "timeout" else self._config.on_partial
+        if fallback == "close":
+            problem = f"the client sent {received} bytes, too few to tell what it speaks"
+            raise DetectTimeout(problem, layer="Detect", waited=self._config.timeout)
+        if fallback == "http":
+            await self._http(connection.with_stream(stream))
+        else:
+            await self._otherwise(connection.with_stream(stream, protocol="opaque"))
 
     def _note(self, result: Result, start: float) -> None:
         self._results[result].value += 1

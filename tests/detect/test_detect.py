@@ -1,6 +1,6 @@
 """Connections go down the branch for what they speak, with every byte."""
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import pytest
@@ -214,7 +214,7 @@ async def test_silence_goes_on_as_opaque(autojump_clock, race, said) -> None:
         await client.send_all(b"at last")
         await client.send_eof()
     assert otherwise.seen == ["opaque", said + b"at last"]
-    assert count("timeout") == 1
+    assert count("partial" if said else "timeout") == 1
 
 
 async def test_silence_may_go_to_http_which_finds_out_for_itself(autojump_clock) -> None:
@@ -229,8 +229,8 @@ async def test_silence_may_go_to_http_which_finds_out_for_itself(autojump_clock)
     assert otherwise.seen == ["opaque"]  # the attempt that was given up
 
 
-async def test_silence_may_be_an_error_that_explains_itself(autojump_clock) -> None:
-    detect, *_ = branches(on_timeout="close", timeout=2, race=None)
+async def test_too_few_bytes_may_be_an_error_that_explains_itself(autojump_clock) -> None:
+    detect, *_ = branches(on_partial="close", timeout=2, race=None)
     client, connection = memory_connection()
     await client.send_all(b"GE")
     async with opened(detect) as service:
@@ -243,8 +243,22 @@ async def test_silence_may_be_an_error_that_explains_itself(autojump_clock) -> N
     )
 
 
+@pytest.mark.parametrize(("said", "closed"), [(b"", False), (b"GE", True)])
+async def test_silence_and_too_few_bytes_each_have_a_policy(autojump_clock, said, closed) -> None:
+    detect, _, _, otherwise = branches(on_timeout="otherwise", on_partial="close", timeout=2, race=None)
+    client, connection = memory_connection()
+    if said:
+        await client.send_all(said)
+    async with opened(detect) as service, trio.open_nursery() as nursery:
+        with pytest.raises(DetectTimeout) if closed else nullcontext():
+            with trio.move_on_after(3):
+                await service(connection)
+        nursery.cancel_scope.cancel()
+    assert otherwise.seen == ([] if closed else ["opaque"])
+
+
 async def test_trickling_bytes_do_not_move_the_deadline(autojump_clock) -> None:
-    detect, *_ = branches(on_timeout="close", timeout=5)
+    detect, *_ = branches(on_partial="close", timeout=5)
     client, connection = memory_connection()
 
     async def trickle() -> None:
@@ -401,6 +415,7 @@ async def test_an_attempt_that_returned_is_repeated_at_the_deadline(autojump_clo
         ({"http": Branch("h"), "race": -1}, "Detect\\(race=-1\\)"),
         ({"http": Branch("h"), "on_timeout": "wait"}, "'otherwise', 'http' or 'close'"),
         ({"tls": Branch("t"), "on_timeout": "http"}, "give http="),
+        ({"http": Branch("h"), "on_partial": "wait"}, "on_partial='wait'"),
     ],
 )
 def test_impossible_options_are_refused(options, text) -> None:
