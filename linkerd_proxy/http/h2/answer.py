@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerChannel"]
 
+_LINGER_BYTES = 1 << 20  # what a client may still upload, unread, while it reads its answer; as in HTTP/1
 _STATUS = {code: b"%d" % code for code in range(100, 600)}
 
 
@@ -246,6 +247,22 @@ class ServerChannel(Channel["H2Server"]):
             fields.append((b"l5d-proxy-error", bytes(byte if 32 <= byte < 127 else 63 for byte in text)))
         self._answered = self.stream.responded = True
         self.link.engine.send_head(self.stream, fields, end=end)
+
+    async def take_rest(self) -> None:
+        """Take in what a client still uploads although it has its answer, for a while and up to a limit.
+
+        RFC 9113 section 8.1 lets a server stop such an upload at once by RST_STREAM(NO_ERROR), but clients that find the
+        answer and the reset in one read take the exchange for failed (curl 7.88).
+        """
+        stream = self.stream
+        if stream.dead or stream.remote_closed or not stream.local_closed or self._tunnel is not None:
+            return
+        if self._expects and not self._informed:
+            return  # it was never told to send the body
+        taken = 0
+        with trio.move_on_after(self.link.limits.linger):
+            while taken <= _LINGER_BYTES and (chunk := await self.body.pull()):
+                taken += len(chunk)
 
     def close(self) -> None:
         """End the stream, whose task is over: an upload that nobody reads any more is stopped."""

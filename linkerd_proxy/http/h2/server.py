@@ -155,6 +155,7 @@ class H2Server(Link):
                     failure = unwrapped(error)
                 if failure is not None:
                     channel.fail(failure)
+                await channel.take_rest()
         finally:
             channel.close()
             self._released(channel)

@@ -252,10 +252,20 @@ async def test_end_of_the_connection_cancels_all_its_exchanges(autojump_clock):
         assert peer.failure is None
 
 
-async def test_early_answer_to_an_upload_ends_with_no_error(autojump_clock):
+async def test_an_upload_may_end_after_its_early_answer(autojump_clock):
     async with served() as peer:
         await peer.send(headers(1, post("/early"), end=False))
         assert peer.reader.body(1) == b"early"
+        await peer.send(*[data(1, bytes(16000))] * 4, data(1, b"", end=True))
+        assert peer.reader.resets(1) == []
+        assert await peer.is_well()
+
+
+async def test_an_upload_that_goes_on_after_its_answer_is_stopped_with_no_error(autojump_clock):
+    async with served() as peer:
+        await peer.send(headers(1, post("/early"), end=False))
+        assert peer.reader.body(1) == b"early"
+        await trio.sleep(Limits().linger + 1)
         assert peer.reader.resets(1) == [NO_ERROR]
         await peer.send(*[data(1, bytes(16000))] * 4)
         assert await peer.is_well()
