@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from linkerd_proxy.core.message import Body, HttpVersion, Response, Whole
 from linkerd_proxy.errors import BadRequest, RequestRefused, UpstreamProtocolError
 from linkerd_proxy.headers import Headers, RawHeaders
 from linkerd_proxy.http.hop import HOP_BY_HOP, is_shadow, may_trail, nominated
 from linkerd_proxy.http.limits import Limits
+from linkerd_proxy.http.memo import Doorkeeper
 from linkerd_proxy.http.syntax import check_value, field_name
 
 __all__ = [
+    "END_TO_END",
     "VERSIONS",
     "Fields",
     "Framing",
+    "ReadField",
     "check_field",
     "check_fields",
     "expects_continue",
     "make_response",
+    "read_field",
     "trailers_from",
 ]
 
@@ -44,28 +50,38 @@ class Framing:
 
 # Fields that the codecs read; all others are end to end (unless Connection nominates them).
 _SPECIAL = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
-_END_TO_END, _READ_HERE, _DROPPED = "end to end", "read here", "dropped"
+END_TO_END, _READ_HERE, _DROPPED = "end to end", "read here", "dropped"
 _NOTHING: frozenset[bytes] = frozenset()
 
+ReadField: TypeAlias = tuple[str, tuple[bytes, bytes]]
+"""What becomes of a field, and the field in lower case without white space around."""
+
 # Most fields of real traffic come again and again, even where no two heads are equal.
-_known: dict[tuple[bytes, bytes], tuple[str, tuple[bytes, bytes]]] = {}
+_known: dict[tuple[bytes, bytes], ReadField] = {}
+_door = Doorkeeper()
 _KNOWN_SIZE = 4096
 _KNOWN_LENGTH = 256
 VERSIONS: dict[bytes, HttpVersion] = {b"1.1": "1.1", b"1.0": "1.0"}
 
 
-def _read_field(field: tuple[bytes, bytes]) -> tuple[str, tuple[bytes, bytes]]:
-    """Check one field, and say what becomes of it."""
+def read_field(field: tuple[bytes, bytes]) -> ReadField:
+    """Check one field, and say what becomes of it. Raises BadRequest if it is malformed."""
     name, value = field
     lower = field_name(name)
     value = value.strip(b" \t")
     check_value(lower, value)
-    fate = _READ_HERE if lower in _SPECIAL else _DROPPED if is_shadow(lower) else _END_TO_END
-    known = fate, (lower, value)
-    if len(name) + len(value) <= _KNOWN_LENGTH:
-        if len(_known) >= _KNOWN_SIZE:
-            _known.clear()
-        _known[field] = known
+    fate = _READ_HERE if lower in _SPECIAL else _DROPPED if is_shadow(lower) else END_TO_END
+    return fate, (lower, value)
+
+
+def _recall_field(field: tuple[bytes, bytes]) -> ReadField:
+    known = _known.get(field)
+    if known is None:
+        known = read_field(field)
+        if len(field[0]) + len(field[1]) <= _KNOWN_LENGTH and _door.admits(hash(field)):
+            if len(_known) >= _KNOWN_SIZE:
+                _known.clear()
+            _known[field] = known
     return known
 
 
@@ -77,16 +93,23 @@ class Fields:
     def __init__(self, raw: RawHeaders, limits: Limits) -> None:
         if len(raw) > limits.max_fields:
             raise RequestRefused(f"more than the {limits.max_fields} fields that Limits(max_fields=...) allows", 431)
+        self._sort([_recall_field(field) for field in raw])
+
+    @classmethod
+    def sorted(cls, read: list[ReadField]) -> Fields:
+        """Sort fields that were read and counted already."""
+        fields = cls.__new__(cls)
+        fields._sort(read)
+        return fields
+
+    def _sort(self, read: list[ReadField]) -> None:
         end_to_end: RawHeaders = []
         special: dict[bytes, list[bytes]] = {}
-        get = _known.get
-        for field in raw:
-            known = get(field) or _read_field(field)
-            if known[0] is _END_TO_END:
-                end_to_end.append(known[1])
-            elif known[0] is _READ_HERE:
-                lower, value = known[1]
-                special.setdefault(lower, []).append(value)
+        for fate, field in read:
+            if fate is END_TO_END:
+                end_to_end.append(field)
+            elif fate is _READ_HERE:
+                special.setdefault(field[0], []).append(field[1])
         self.connection: frozenset[bytes] = _NOTHING
         if b"connection" in special:
             self.connection = nominated(special[b"connection"])
@@ -163,8 +186,11 @@ def trailers_from(raw: RawHeaders) -> Headers:
 
 
 _passed: dict[tuple[bytes, bytes], None] = {}
+_passing = Doorkeeper()
 _PASSED_SIZE = 4096
 _PASSED_LENGTH = 256
+# Most values: no control character, not even a tab, and no white space at an end. Others get a closer look.
+_SENDABLE = re.compile(rb"[\x21-\x7e\x80-\xff]+(?: +[\x21-\x7e\x80-\xff]+)*")
 _NOT_A_FIELD = HOP_BY_HOP - {b"te"} | {b"host", b"content-length"}
 
 
@@ -177,7 +203,7 @@ def check_fields(raw: RawHeaders) -> None:
     for field in raw:
         if field not in _passed:
             check_field(field)
-            if len(field[0]) + len(field[1]) <= _PASSED_LENGTH:
+            if len(field[0]) + len(field[1]) <= _PASSED_LENGTH and _passing.admits(hash(field)):
                 if len(_passed) >= _PASSED_SIZE:
                     _passed.clear()
                 _passed[field] = None
@@ -188,6 +214,8 @@ def check_field(field: tuple[bytes, bytes]) -> None:
     name, value = field
     if field_name(name) != name or name in _NOT_A_FIELD:
         raise BadRequest(f"header {name[:64]!r} is the codec's business, or not in lower case")
+    if _SENDABLE.fullmatch(value):
+        return
     check_value(name, value)
     if value != value.strip(b" \t"):
         raise BadRequest(f"header {name[:64]!r} has white space at an end of its value")

@@ -8,7 +8,7 @@ so that no peer can read a message in another way than the proxy did.
 from __future__ import annotations
 
 from linkerd_proxy.core.message import EMPTY, Body, HttpVersion, Request, Response, Whole
-from linkerd_proxy.errors import BadRequest, ProxyError, RequestRefused, UpstreamProtocolError
+from linkerd_proxy.errors import BadRequest, RequestRefused, UpstreamProtocolError
 from linkerd_proxy.headers import Headers, RawHeaders
 from linkerd_proxy.http.fields import (
     VERSIONS,
@@ -28,8 +28,10 @@ __all__ = [
     "check_request",
     "check_response",
     "check_target",
+    "request_from_fields",
     "request_from_h1",
     "request_from_h2",
+    "response_from_fields",
     "response_from_h1",
     "response_from_h2",
     "trailers_from",
@@ -59,8 +61,13 @@ def request_from_h1(
     known = VERSIONS.get(version)
     if known is None:
         raise RequestRefused(f"HTTP version {version[:8]!r} is not served", 505, remedy="use HTTP/1.1 or HTTP/2")
-    verb = check_method(method)
-    fields = Fields(raw, limits)
+    return request_from_fields(check_method(method), target, known, Fields(raw, limits), limits, scheme)
+
+
+def request_from_fields(
+    verb: str, target: bytes, known: HttpVersion, fields: Fields, limits: Limits, scheme: str
+) -> tuple[Request, Framing]:
+    """Return an HTTP/1 request as :func:`request_from_h1` does, from a checked method and fields that were read."""
     scheme, authority, path = _target(verb, target, known, fields.get(b"host"), limits, scheme)
     if fields.special.keys() <= _PLAIN_FIELDS:  # most requests: no content, nothing special
         request = Request(
@@ -167,12 +174,23 @@ def response_from_h1(
     if known is None:
         raise UpstreamProtocolError(f"the upstream answers in HTTP version {version[:8]!r}")
     try:
-        fields = Fields(raw, limits)
-        length = content_length(fields.get(b"content-length"))
-    except ProxyError as error:
+        return response_from_fields(status, known, Fields(raw, limits), request_method)
+    except (BadRequest, RequestRefused) as error:
         raise UpstreamProtocolError(f"the upstream's head is malformed: {error.problem}") from None
+
+
+def response_from_fields(
+    status: int, known: HttpVersion, fields: Fields, request_method: str
+) -> tuple[Response, Framing]:
+    """Return an HTTP/1 response as :func:`response_from_h1` does, from fields that were read.
+
+    Raises:
+        BadRequest: for a content-length that is none.
+        UpstreamProtocolError: for anything else.
+    """
+    length = content_length(fields.get(b"content-length"))
     codings = fields.get(b"transfer-encoding")
-    if codings and (length is not None or version == b"1.0" or len(codings) > 1 or codings[0].lower() != b"chunked"):
+    if codings and (length is not None or known == "1.0" or len(codings) > 1 or codings[0].lower() != b"chunked"):
         raise UpstreamProtocolError("the upstream's transfer-encoding is not chunked alone")
     headers = Headers.of(fields.end_to_end)
     keep_alive = fields.keep_alive(known)

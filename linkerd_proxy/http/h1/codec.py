@@ -38,6 +38,10 @@ class Codec(Protocol):
         """Return a request's fields; its request line ends before ``line_end``. Raises Malformed."""
         ...
 
+    def line_fields(self, lines: bytes) -> RawHeaders:
+        """Return the fields of some lines of a head, in order, with the empty line at the end. Raises Malformed."""
+        ...
+
     def response_fields(self, head: bytes, line_end: int) -> RawHeaders:
         """Return a response's fields; its status line ends before ``line_end``. Raises Malformed."""
         ...

@@ -44,6 +44,13 @@ class H11Codec:
             raise Malformed("h11 finds no request")
         return _fields(event, head)
 
+    def line_fields(self, lines: bytes) -> RawHeaders:
+        """Return the fields of some lines, in order. Raises Malformed."""
+        head = b"GET / HTTP/1.0\r\n" + lines  # 1.0, for there may be no Host among them
+        if _LENGTHS.search(head):
+            raise Malformed("content-length is put last, see above")
+        return self.request_fields(head, 0)
+
     def response_fields(self, head: bytes, line_end: int) -> RawHeaders:
         """Return a response's fields. Raises Malformed."""
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_SIZE)

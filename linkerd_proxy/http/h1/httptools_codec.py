@@ -40,6 +40,10 @@ class HttptoolsCodec:
         collector = _Collector()
         return _feed(collector, httptools.HttpRequestParser(collector), _REQUEST_LINE + head[line_end:])
 
+    def line_fields(self, lines: bytes) -> RawHeaders:
+        """Return the fields of some lines, in order. Raises Malformed."""
+        return self.request_fields(lines, 0)
+
     def response_fields(self, head: bytes, line_end: int) -> RawHeaders:
         """Return a response's fields. Raises Malformed."""
         collector = _Collector()

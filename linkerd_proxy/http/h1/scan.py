@@ -7,13 +7,19 @@ import re
 from linkerd_proxy.errors import BadRequest, RequestRefused
 from linkerd_proxy.http.limits import Limits
 
-__all__ = ["FIELD_LINES", "find_end", "plausible", "scan_request", "scan_response"]
+__all__ = ["FIELD_LINE", "FIELD_LINES", "USUAL_REQUEST_LINE", "find_end", "plausible", "scan_request", "scan_response"]
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
 
+FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"):(" + _VALUE + rb")")
+"""A field line without its end: name and value."""
+
 FIELD_LINES = re.compile(rb"(?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*\r\n")
 """Field lines up to the empty one. No white space before the colon, no folding, no control character."""
+
+USUAL_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/(1\.[01])")
+"""A request line without its end, of the versions that are served."""
 
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: " + _VALUE + rb")?\r\n")

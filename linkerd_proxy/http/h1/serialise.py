@@ -8,11 +8,13 @@ from linkerd_proxy.core.message import EMPTY, Request, Response
 from linkerd_proxy.headers import Headers, RawHeaders
 from linkerd_proxy.http.fields import check_field
 from linkerd_proxy.http.hop import may_trail
+from linkerd_proxy.http.memo import Doorkeeper
 from linkerd_proxy.http.validate import check_target
 
 __all__ = ["chunk", "last_chunk", "old_response_head", "refusal_head", "request_head", "response_head"]
 
 _lines: dict[tuple[bytes, bytes], bytes] = {}
+_door = Doorkeeper()
 _LINES_SIZE = 4096
 _LINE_LENGTH = 256
 
@@ -34,7 +36,7 @@ def _field_lines(raw: RawHeaders, parts: list[bytes]) -> None:
 def _make_line(field: tuple[bytes, bytes]) -> bytes:
     check_field(field)
     line = b"%b: %b\r\n" % field
-    if len(line) <= _LINE_LENGTH:
+    if len(line) <= _LINE_LENGTH and _door.admits(hash(field)):
         if len(_lines) >= _LINES_SIZE:
             _lines.clear()
         _lines[field] = line
