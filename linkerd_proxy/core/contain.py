@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -35,9 +36,11 @@ async def contained(service: Service[Connection], connection: Connection) -> Non
     try:
         try:
             await service(connection)
-            await _close(connection.stream)
+            if not _close_nowait(connection.stream):
+                await _close(connection.stream)
         finally:
-            await _discard(connection.stream)
+            if not _close_nowait(connection.stream):
+                await _discard(connection.stream)
     # Design rule 8: the accept loop and every other connection go on. A group may hold failures beside a cancellation
     # (a task failed while the server stopped): ``except*`` keeps the one and passes the other on.
     except* Exception as group:
@@ -45,6 +48,15 @@ async def contained(service: Service[Connection], connection: Connection) -> Non
 
 
 _CLOSE_TIMEOUT = 5.0  # own figure: a TLS close_notify is the only thing that a close may have to wait for
+
+
+def _close_nowait(stream: trio.abc.AsyncResource) -> bool:
+    """Close a stream that has a ``close_nowait()``, as sockets have: what can't wait needs no cancel scope."""
+    close: Callable[[], None] | None = getattr(stream, "close_nowait", None)
+    if close is None:
+        return False
+    close()
+    return True
 
 
 async def _close(stream: trio.abc.AsyncResource) -> None:
