@@ -19,6 +19,7 @@ from linkerd_proxy.http.h1.codec import make_codec
 from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.admin import admin as admin_stack
 from linkerd_proxy.mesh.load import Argument, load_stack
+from linkerd_proxy.mesh.settled import settle
 from linkerd_proxy.mesh.signals import drain_on_signals
 from linkerd_proxy.mesh.workers import run_workers
 from linkerd_proxy.metrics.process import process_metrics
@@ -157,6 +158,7 @@ async def _serve_here(plan: _Plan, stack: Stack[Connection], drain: Drain, admin
         await _serve_admin(nursery, admin_stack(drain, stack), admin_listeners)
         async with trio.open_nursery() as serving:
             await serving.start(lambda *, task_status: serve(stack, listeners, drain=drain, task_status=task_status))
+            settle()
             _announce(stack, [str(one.address) for one in listeners], admin_listeners)
         nursery.cancel_scope.cancel()
 

@@ -18,6 +18,7 @@ from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.channel import Channel
 from linkerd_proxy.mesh.load import Argument, load_stack
+from linkerd_proxy.mesh.settled import settle
 from linkerd_proxy.mesh.signals import drain_on_signals
 from linkerd_proxy.metrics.process import process_metrics
 from linkerd_proxy.metrics.registry import current_registry
@@ -77,6 +78,7 @@ async def work(job: Job, channel: Channel) -> int:
                 nursery.cancel_scope.cancel()
 
             await nursery.start(run)
+            settle()
             await channel.send_event("ready")
         with trio.move_on_after(1):  # the last counts, so that none is lost with this process
             await _report(channel)

@@ -1,0 +1,18 @@
+"""What a process that serves does once, when it is ready."""
+
+from __future__ import annotations
+
+import gc
+
+__all__ = ["settle"]
+
+
+def settle() -> None:
+    """Take what was made so far out of the garbage collector's sight.
+
+    Modules, stacks and metrics live as long as the process. Without this every full collection walks through all of
+    them, and connections, which come and go by the thousand, make it collect often: it costs 8 % of the CPU time of
+    varied HTTP/1 requests and 23 % of that of connections with one request. What is garbage by now goes first.
+    """
+    gc.collect()
+    gc.freeze()
