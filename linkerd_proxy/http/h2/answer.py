@@ -251,8 +251,8 @@ class ServerChannel(Channel["H2Server"]):
     async def take_rest(self) -> None:
         """Take in what a client still uploads although it has its answer, for a while and up to a limit.
 
-        RFC 9113 section 8.1 lets a server stop such an upload at once by RST_STREAM(NO_ERROR), but clients that find the
-        answer and the reset in one read take the exchange for failed (curl 7.88).
+        RFC 9113 section 8.1 lets a server stop such an upload at once by RST_STREAM(NO_ERROR), but clients that find
+        the answer and the reset in one read take the exchange for failed (curl 7.88).
         """
         stream = self.stream
         if stream.dead or stream.remote_closed or not stream.local_closed or self._tunnel is not None:
