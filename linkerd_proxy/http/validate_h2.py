@@ -42,7 +42,7 @@ def _h2_fields(raw: RawHeaders, limits: Limits) -> Fields:
     crumbs = [value for name, value in fields.end_to_end if name == b"cookie"]
     if len(crumbs) > 1:  # RFC 9113 section 8.2.3: joined before anybody else sees them
         fields.end_to_end = [field for field in fields.end_to_end if field[0] != b"cookie"]
-        fields.end_to_end.append((b"cookie", b"; ".join(crumbs)))
+        fields.end_to_end.append((b"cookie", b"; ".join(filter(None, crumbs))))
     return fields
 
 
