@@ -1,0 +1,63 @@
+"""Traffic that the kernel redirects to the proxy: the original destination is found, for IPv4 and for IPv6.
+
+Runs in a network namespace of its own, so it needs root, unshare, ip and iptables; without them it is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+CLIENT_AND_PROXY = """
+import sys
+import trio
+from linkerd_proxy import open_listeners
+
+async def main():
+    host = sys.argv[1]
+    (listener,) = await open_listeners("[::]:4140" if ":" in host else "0.0.0.0:4140", original_dst=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.open_tcp_stream, host, 7777)
+        connection = await listener.accept()
+        print("redirected from", connection.original_dst)
+        nursery.start_soon(trio.open_tcp_stream, "::1" if ":" in host else "127.0.0.1", 4140)
+        print("direct", (await listener.accept()).original_dst)
+
+trio.run(main)
+"""
+
+RULE = "-t nat -A OUTPUT -p tcp --dport 7777 -j REDIRECT --to-ports 4140"
+
+
+def in_namespace(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["unshare", "--net", "sh", "-ec", f"ip link set lo up\n{script}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("tool", "family", "host"), [("iptables", "-4", "192.0.2.7"), ("ip6tables", "-6", "2001:db8::7")]
+)
+def test_the_original_destination_of_redirected_traffic_is_found(tool, family, host):
+    missing = [name for name in ("unshare", "ip", tool) if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}: apt install util-linux iproute2 iptables")
+    address = (
+        f"ip {family} address add {host}{'/128' if ':' in host else '/32'} dev lo{' nodad' if ':' in host else ''}"
+    )
+    setup = f"{address}\n{tool} {RULE}\n"
+    if os.geteuid() != 0 or (tried := in_namespace(setup)).returncode:
+        pytest.skip(f"needs root and nat rules: {tried.stderr.strip() if os.geteuid() == 0 else 'run as root'}")
+    done = in_namespace(f"{setup}exec '{sys.executable}' -c '{CLIENT_AND_PROXY}' {host}")
+    assert done.returncode == 0, done.stderr
+    shown = f"[{host}]" if ":" in host else host
+    assert done.stdout.splitlines() == [f"redirected from {shown}:7777", "direct None"]
