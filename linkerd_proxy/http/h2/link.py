@@ -227,7 +227,7 @@ class Link:
         """Let the peer read the GOAWAY: a close with bytes unread would make the kernel reset the connection."""
         if self.eof or self.engine.outbox.unsent:
             return  # it is gone, or does not read
-        with trio.move_on_after(_CLOSE_TIMEOUT):
+        with trio.CancelScope(deadline=self._write_scope.deadline):  # what the goodbye left of its second
             try:
                 await self.stream.send_eof()
                 size = 0
