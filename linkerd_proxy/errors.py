@@ -7,8 +7,9 @@ Statuses follow Linkerd's own table of error answers.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import ClassVar
+
+from linkerd_proxy.grpc_status import GrpcStatus
 
 __all__ = [
     "CODES",
@@ -17,47 +18,33 @@ __all__ = [
     "BadRequest",
     "ConnectFailed",
     "ConnectTimeout",
+    "Denied",
     "DetectTimeout",
+    "FailFast",
     "GrpcStatus",
+    "HandshakeFailed",
+    "IdentityMismatch",
     "IdleTimeout",
+    "Injected",
     "InvalidConfiguration",
     "LoopDetected",
+    "NoCredentials",
     "NoRoute",
     "NoTarget",
     "NotAnswered",
     "Overloaded",
     "PayloadTooLarge",
     "ProxyError",
+    "RateLimited",
     "RequestRefused",
     "RequestTimeout",
     "ResponseTimeout",
     "UpstreamClosed",
+    "UpstreamHandshakeFailed",
     "UpstreamProtocolError",
     "UpstreamReset",
     "UpstreamUnsent",
 ]
-
-
-class GrpcStatus(IntEnum):
-    """The status codes of gRPC (grpc/grpc, doc/statuscodes.md)."""
-
-    OK = 0
-    CANCELLED = 1
-    UNKNOWN = 2
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    ALREADY_EXISTS = 6
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    ABORTED = 10
-    OUT_OF_RANGE = 11
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    DATA_LOSS = 15
-    UNAUTHENTICATED = 16
 
 
 CODES: dict[str, type[ProxyError]] = {}
@@ -177,6 +164,18 @@ class DetectTimeout(ProxyError):
     remedy = "list the port in opaque_ports if its server speaks first"
 
 
+class HandshakeFailed(ProxyError):
+    """The client and the proxy could not agree on TLS, or the client's certificate was refused.
+
+    ``reason`` is one short word for the metric: ``expired``, ``unknown_ca``, ``no_certificate`` ...
+    """
+
+    code = "DTF"
+    status = 400
+    grpc_status = GrpcStatus.UNAUTHENTICATED
+    reason: str = "protocol"
+
+
 # --- the upstream's fault ----------------------------------------------------------------------
 
 
@@ -202,6 +201,25 @@ class ConnectTimeout(ConnectFailed):
     status = 504
     grpc_status = GrpcStatus.DEADLINE_EXCEEDED
     remedy = "check the upstream's host and firewall, or raise Connect(timeout=...)"
+
+
+class UpstreamHandshakeFailed(ConnectFailed):
+    """The upstream and the proxy could not agree on TLS, or the upstream's certificate was refused.
+
+    ``reason`` is one short word for the metric, as with :exc:`HandshakeFailed`.
+    """
+
+    code = "UTF"
+    reason: str = "protocol"
+    remedy = "look into the upstream's certificate and trust anchors"
+
+
+class IdentityMismatch(UpstreamHandshakeFailed):
+    """The upstream proved another identity than the one that was asked for, or none."""
+
+    code = "UIM"
+    reason = "identity"
+    remedy = "correct the expected identity, or what listens on that address"
 
 
 class UpstreamUnsent(BadGateway):
@@ -275,6 +293,60 @@ class NoTarget(BadGateway):
     remedy = (
         "name an address, as in Connect('127.0.0.1:9000'), or redirect traffic so that it has an original destination"
     )
+
+
+class NoCredentials(ProxyError):
+    """The proxy has no valid certificate of its own: none was issued yet, or it expired."""
+
+    code = "NC"
+    status = 503
+    grpc_status = GrpcStatus.UNAVAILABLE
+    remedy = "see the identity's log lines: its authority or its files are the cause"
+
+
+class Denied(ProxyError):
+    """The policy does not allow this client to do this."""
+
+    code = "AD"
+    status = 403
+    grpc_status = GrpcStatus.PERMISSION_DENIED
+    closes = False
+    remedy = "authorize the client's identity or network in the policy"
+
+
+class RateLimited(ProxyError):
+    """The client used up its rate."""
+
+    code = "RL"
+    status = 429
+    grpc_status = GrpcStatus.RESOURCE_EXHAUSTED
+    closes = False
+    remedy = "send less, or raise the rate limit that the message names"
+
+
+class Injected(ProxyError):
+    """A failure that the configuration injects on purpose.
+
+    Args:
+        status: The HTTP status to answer with.
+    """
+
+    code = "FI"
+    grpc_status = GrpcStatus.FAILED_PRECONDITION
+    closes = False
+
+    def __init__(self, problem: str, status: int = 500, *, layer: str = "") -> None:
+        super().__init__(problem, layer=layer)
+        self.status = status  # type: ignore[misc]  # the one that the configuration names
+
+
+class FailFast(ProxyError):
+    """No endpoint was ready for too long, so requests fail at once until one is."""
+
+    code = "FF"
+    status = 504
+    grpc_status = GrpcStatus.DEADLINE_EXCEEDED
+    remedy = "look into the endpoints: none is there, reachable and healthy"
 
 
 class Overloaded(ProxyError):

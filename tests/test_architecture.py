@@ -14,9 +14,11 @@ import linkerd_proxy
 PACKAGE = Path(linkerd_proxy.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
-    **dict.fromkeys(["_version", "errors", "headers", "address"], 0),
+    **dict.fromkeys(["_version", "errors", "grpc_status", "headers", "address"], 0),
     **dict.fromkeys(["core", "metrics.registry", "metrics.histogram"], 1),
-    "io": 2,
+    **dict.fromkeys(
+        ["io", "grpc", "document"], 2
+    ),  # grpc is written on exchanges alone: whoever uses it brings the HTTP
     **dict.fromkeys(["detect", "tcp", "tls", "http", "route", "retry", "policy", "balance", "discover", "metrics"], 3),
     "mesh": 4,
     **dict.fromkeys(["__main__", "cli", "testing"], 5),
@@ -32,6 +34,11 @@ HOMES = {
     "trustme": {"testing"},
     "cryptography": {"testing", "tls"},
     "OpenSSL": {"tls"},
+    "service_identity": {"tls"},
+    "google": {"grpc"},
+    "dns": {"discover"},
+    "msgspec": {"document", "mesh"},
+    "ruamel": {"document"},
     "pytest": {"testing"},
     "trio": {
         "core",
@@ -48,8 +55,22 @@ HOMES = {
         "testing",
         "tls",
     }
-    | {"balance", "discover"},
-    "typing_extensions": {"core", "metrics", "retry", "policy", "testing", "balance", "http", "tcp", "io", "route"},
+    | {"balance", "discover", "grpc"},
+    "typing_extensions": {
+        "tls",
+        "grpc",
+        "discover",
+        "core",
+        "metrics",
+        "retry",
+        "policy",
+        "testing",
+        "balance",
+        "http",
+        "tcp",
+        "io",
+        "route",
+    },
 }
 BANNED = {"utils", "util", "helpers", "helper", "base", "manager", "impl", "common", "misc"}
 NOT_MODULES = {"__main__"}

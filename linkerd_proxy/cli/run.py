@@ -10,7 +10,7 @@ import click
 import trio
 
 from linkerd_proxy.cli.options import ADDRESS, DURATION, LOG_LEVEL
-from linkerd_proxy.core.contain import unwrapped
+from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.serve import Listener, serve
 from linkerd_proxy.core.stack import Stack

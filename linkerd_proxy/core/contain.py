@@ -9,26 +9,15 @@ from contextlib import suppress
 
 import trio
 
+from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import ProxyError
 from linkerd_proxy.metrics.registry import current_registry
 
-__all__ = ["FailureLog", "code_of", "contained", "unwrapped"]
+__all__ = ["FailureLog", "code_of", "contained"]
 
 logger: logging.Logger = logging.getLogger("linkerd_proxy")
-
-
-def unwrapped(error: Exception) -> Exception:
-    """Return the one exception that tells most: the first proxy error inside, or the first of all.
-
-    Nurseries wrap what their tasks raise in groups; none of them crosses a service call (design rule 7), so whoever
-    opens a nursery inside a service calls this where the nursery ends.
-    """
-    if not isinstance(error, ExceptionGroup):
-        return error
-    leaves = [unwrapped(inner) for inner in error.exceptions]
-    return next((leaf for leaf in leaves if isinstance(leaf, ProxyError)), leaves[0])
 
 
 async def contained(service: Service[Connection], connection: Connection) -> None:

@@ -16,6 +16,8 @@ from typing import Any, Generic, TypeAlias, cast, overload
 import trio
 from typing_extensions import TypeVar
 
+from linkerd_proxy.core.shared import hosting
+
 __all__ = ["A", "B", "C", "Layer", "Service", "Stack", "opened"]
 
 A = TypeVar("A")
@@ -203,7 +205,7 @@ async def opened(stack: Stack[A]) -> AsyncIterator[Service[A]]:
     opening = _Opening(task)
     _opening.set(opening)
     try:
-        async with stack.open() as service:
+        async with hosting(), stack.open() as service:
             opening.seal()
             yield service
     finally:

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import trio
 
-from linkerd_proxy.core.contain import unwrapped
+from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.detect.sniff import MAX_BYTES

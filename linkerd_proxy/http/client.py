@@ -10,11 +10,12 @@ from typing import Literal
 import trio
 
 from linkerd_proxy.address import AnyAddress
+from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.message import Request, Whole
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Dial, Exchange, Target
 from linkerd_proxy.errors import UpstreamClosed, UpstreamReset
-from linkerd_proxy.http.deadlines import Deadlines, open_background
+from linkerd_proxy.http.deadlines import Deadlines
 from linkerd_proxy.http.h1.client import ClientConnection
 from linkerd_proxy.http.h1.codec import CodecName, make_codec
 from linkerd_proxy.http.h1.heads import Heads

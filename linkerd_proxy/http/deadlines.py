@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from linkerd_proxy.core.contain import unwrapped
+from linkerd_proxy.core.background import open_background
 
-__all__ = ["Deadline", "Deadlines", "open_background", "open_deadlines"]
+__all__ = ["Deadline", "Deadlines", "open_deadlines"]
 
 _SWEEP = 1.0  # own figure: HTTP's shortest deadline is 2 s, and 10,000 entries cost 0.4 ms a sweep
 
@@ -88,20 +88,6 @@ class Deadlines:
 
     def __repr__(self) -> str:
         return f"<Deadlines with {len(self._entries)} entries>"
-
-
-@asynccontextmanager
-async def open_background() -> AsyncIterator[trio.Nursery]:
-    """Yield a nursery for an opened layer's own tasks; they are cancelled at the end of the block.
-
-    What the block raises comes out as it is, in no group.
-    """
-    try:
-        async with trio.open_nursery() as nursery:
-            yield nursery
-            nursery.cancel_scope.cancel()
-    except ExceptionGroup as group:
-        raise unwrapped(group) from None
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from collections import deque
 
 import trio
 
-from linkerd_proxy.core.contain import unwrapped
+from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Dial, Target
 from linkerd_proxy.errors import Overloaded, UpstreamClosed

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from linkerd_proxy.core.contain import unwrapped
+from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.message import Whole
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Dial, Exchange, Target

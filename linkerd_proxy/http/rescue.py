@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import trio
 
-from linkerd_proxy.core.contain import record_failure, unwrapped
+from linkerd_proxy.core.background import unwrapped
+from linkerd_proxy.core.contain import record_failure
 from linkerd_proxy.core.message import Body, Response, Whole
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange

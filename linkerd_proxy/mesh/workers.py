@@ -14,7 +14,7 @@ from contextlib import ExitStack
 import trio
 
 from linkerd_proxy.address import AnyAddress
-from linkerd_proxy.core.contain import unwrapped
+from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.mesh.channel import Channel

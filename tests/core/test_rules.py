@@ -9,7 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from linkerd_proxy.core.contain import contained, unwrapped
+from linkerd_proxy.core.background import unwrapped
+from linkerd_proxy.core.contain import contained
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.message import EMPTY, Body, Request, Response, Streamed, Whole
 from linkerd_proxy.core.stack import Layer, Service, Stack, opened

@@ -93,6 +93,14 @@ TABLE = [
     ("LP", 508, GrpcStatus.ABORTED, True),
     ("NA", 502, GrpcStatus.UNAVAILABLE, True),
     ("AA", 500, GrpcStatus.INTERNAL, True),
+    ("DTF", 400, GrpcStatus.UNAUTHENTICATED, True),
+    ("UTF", 502, GrpcStatus.UNAVAILABLE, True),
+    ("UIM", 502, GrpcStatus.UNAVAILABLE, True),
+    ("NC", 503, GrpcStatus.UNAVAILABLE, True),
+    ("AD", 403, GrpcStatus.PERMISSION_DENIED, False),
+    ("RL", 429, GrpcStatus.RESOURCE_EXHAUSTED, False),
+    ("FI", 500, GrpcStatus.FAILED_PRECONDITION, False),
+    ("FF", 504, GrpcStatus.DEADLINE_EXCEEDED, True),
 ]
 
 

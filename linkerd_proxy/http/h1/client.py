@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import trio
 
-from linkerd_proxy.core.contain import unwrapped
+from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.message import EMPTY, Body, Request, Response, Whole
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import (

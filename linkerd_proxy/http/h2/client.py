@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from linkerd_proxy.core.contain import unwrapped
+from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.message import Whole
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import BadGateway, ProxyError, UpstreamClosed, UpstreamProtocolError, UpstreamUnsent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from linkerd_proxy.core.contain import unwrapped
+from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.message import Request
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Connection, Exchange

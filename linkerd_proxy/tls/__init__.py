@@ -1,0 +1,1 @@
+"""TLS and identity: who a peer is, proved by certificates that renew themselves."""
