@@ -97,7 +97,7 @@ class Identity(Resource[LiveIdentity]):
 
 @dataclass(frozen=True, slots=True)
 class Given(Identity):
-    """An identity that is in memory already and never renewed: for tests, scripts and applications with their own CA."""
+    """An identity that is in memory already and never renewed: for tests and applications with their CA."""
 
     credentials: Credentials
 
