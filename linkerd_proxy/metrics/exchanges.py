@@ -6,39 +6,21 @@ from collections.abc import Mapping
 
 import trio
 
+from linkerd_proxy.core.classify import classify, grpc_status_of
 from linkerd_proxy.core.contain import code_of
 from linkerd_proxy.core.message import HttpVersion, Request, Response
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Exchange
-from linkerd_proxy.errors import CODES, GrpcStatus, NotAnswered
+from linkerd_proxy.errors import CODES, NotAnswered
 from linkerd_proxy.metrics.histogram import Histogram
 from linkerd_proxy.metrics.registry import MAX_SERIES, Counter, Gauge, Registry
 
-__all__ = ["ExchangeMetrics", "classify"]
+__all__ = ["ExchangeMetrics"]
 
 _PROTOCOLS: dict[HttpVersion, str] = {"1.0": "http/1", "1.1": "http/1", "2": "http/2", "3": "http/3"}
 
-# The statuses that tell of a fault of the server or of the way to it, not of the caller's wish. (Linkerd counts the
-# same ones: linkerd2-proxy, linkerd/proxy/client-policy/src/grpc.rs)
-_GRPC_FAILURES = frozenset(
-    str(status.value)
-    for status in (
-        GrpcStatus.UNKNOWN,
-        GrpcStatus.DEADLINE_EXCEEDED,
-        GrpcStatus.PERMISSION_DENIED,
-        GrpcStatus.INTERNAL,
-        GrpcStatus.UNAVAILABLE,
-        GrpcStatus.DATA_LOSS,
-    )
-)
 _CANCEL = "CANCEL"  # Linkerd's word for a client that went away
 _GRPC_FINE = ("", "0")
-_GRPC_STATUSES = frozenset(str(status.value) for status in GrpcStatus)
-
-
-def classify(status: int, grpc_status: str = "", error: str = "") -> str:
-    """Return ``success`` or ``failure``: of an error, a 5xx, or a gRPC status that blames the server."""
-    return "failure" if error or status >= 500 or grpc_status in _GRPC_FAILURES else "success"
 
 
 class _Series:
@@ -83,7 +65,7 @@ class _Series:
         outcome[1].record((trio.current_time() - started) * 1000)
 
     def _count_particular(self, request: Request, response: Response, error: str, started: float) -> None:
-        grpc_status = _grpc_status(response) if request.is_grpc else ""
+        grpc_status = grpc_status_of(response) if request.is_grpc else ""
         if not error and (response.status >= 400 or grpc_status not in _GRPC_FINE):
             error = _error_in(response)
         key = (response.status, grpc_status, error)
@@ -154,16 +136,6 @@ class ExchangeMetrics(dict[HttpVersion, _Series]):
 
 def _is_tunnel(request: Request, response: Response) -> bool:
     return response.status == 101 or (request.method == "CONNECT" and response.status < 300)
-
-
-def _grpc_status(response: Response) -> str:
-    """Return the status from the trailers, or from the head of an answer without a body."""
-    trailers = response.body.trailers
-    value = None if trailers is None else trailers.get("grpc-status")
-    if value is None:
-        value = response.headers.get("grpc-status")
-    # The upstream chooses it, so nothing but a status that exists becomes a label.
-    return value if value in _GRPC_STATUSES else str(GrpcStatus.UNKNOWN.value)
 
 
 def _error_in(response: Response) -> str:
