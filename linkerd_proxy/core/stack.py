@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeAlias, cast, overload
 import trio
 from typing_extensions import TypeVar
 
+from linkerd_proxy.core.ready import Ready, announce_ready, hearing_ready
 from linkerd_proxy.core.shared import hosting
 
 __all__ = ["A", "B", "C", "Layer", "Service", "Stack", "opened"]
@@ -166,7 +167,7 @@ class _Opening:
     __slots__ = ("live", "sealed", "task")
 
     def __init__(self, task: trio.lowlevel.Task) -> None:
-        self.live: dict[int, tuple[Stack[Any], Service[Any]]] = {}
+        self.live: dict[int, tuple[Stack[Any], Service[Any], list[Ready]]] = {}
         self.sealed = False
         self.task = task
 
@@ -192,11 +193,17 @@ async def opened(stack: Stack[A]) -> AsyncIterator[Service[A]]:
     if outer is not None and not outer.sealed and outer.task is task:
         shared = outer.live.get(id(stack))
         if shared is not None:
+            for ready in shared[2]:
+                announce_ready(ready)
             # Its first opener closes it: openings nest, so that one closes after everybody who shares it.
             yield cast("Service[A]", shared[1])
             return
-        async with stack.open() as service:
-            outer.live[id(stack)] = (stack, service)
+        async with AsyncExitStack() as exits:
+            with hearing_ready() as heard:
+                service = await exits.enter_async_context(stack.open())
+            for ready in heard:
+                announce_ready(ready)
+            outer.live[id(stack)] = (stack, service, heard)
             try:
                 yield service
             finally:
