@@ -90,7 +90,7 @@ def _sum(registry: Registry, name: str, protocol: str) -> int:
     total = 0.0
     for family in registry:
         if family.name == name and family.kind != "histogram":
-            for labels, series in family.series.items():
+            for labels, series in family.items():
                 if ("protocol", protocol) in labels and not isinstance(series, Histogram):
                     total += series.value
     return int(total)

@@ -11,7 +11,8 @@ from linkerd_proxy.core.work import Connection
 from linkerd_proxy.http.handler import handler
 from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.http.server import Http
-from linkerd_proxy.metrics.exposition import OPENMETRICS, Exposition, accepts_gzip, content_type
+from linkerd_proxy.metrics.exposition import Exposition
+from linkerd_proxy.metrics.negotiation import CONTENT_TYPES, accepts_gzip, chosen_format
 from linkerd_proxy.metrics.registry import Registry, current_registry
 
 __all__ = ["admin"]
@@ -20,7 +21,7 @@ _PLAIN = ("content-type", "text/plain; charset=utf-8")
 _PATHS = {
     "/live": "the process runs",
     "/ready": "it takes traffic: 200, or 503 while it starts or drains",
-    "/metrics": "Prometheus text, or OpenMetrics by Accept; gzip by Accept-Encoding",
+    "/metrics": "Prometheus text; OpenMetrics, or protobuf with native histograms, by Accept; gzip",
     "/config": "the tree of layers",
 }
 
@@ -78,9 +79,9 @@ def _index() -> str:
 
 
 def _metrics(request: Request, registry: Registry) -> Response:
-    kind = content_type(", ".join(request.headers.get_all("accept")))
+    kind = chosen_format(", ".join(request.headers.get_all("accept")))
     gzip = accepts_gzip(", ".join(request.headers.get_all("accept-encoding")))
-    headers = [("content-type", kind), ("vary", "accept, accept-encoding")]
+    headers = [("content-type", CONTENT_TYPES[kind]), ("vary", "accept, accept-encoding")]
     if gzip:
         headers.append(("content-encoding", "gzip"))
-    return Response(200, headers, Exposition(registry, openmetrics=kind == OPENMETRICS, gzip=gzip))
+    return Response(200, headers, Exposition(registry, kind, gzip=gzip))

@@ -11,8 +11,9 @@ import math
 import sys
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-__all__ = ["MAX_SCHEMA", "MIN_SCHEMA", "Histogram"]
+__all__ = ["MAX_SCHEMA", "MIN_SCHEMA", "Exemplar", "Histogram"]
 
 MIN_SCHEMA = -4
 """The coarsest resolution: each bucket is 65,536 times as wide as the last."""
@@ -20,6 +21,22 @@ MAX_SCHEMA = 8
 """The finest resolution: each bucket is 0.27 % wide."""
 
 _LARGEST = sys.float_info.max
+_MAX_EXEMPLARS = 32  # own figure: an octave each, for latencies from a microsecond to an hour
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """One recorded value with the trace that it belongs to.
+
+    Args:
+        value: The value.
+        trace_id: The trace's id, in hexadecimal.
+        timestamp: When, in seconds since the epoch.
+    """
+
+    value: float
+    trace_id: str
+    timestamp: float
 
 
 class Histogram:
@@ -34,7 +51,19 @@ class Histogram:
     values give the same buckets in whatever order, process or schema they were recorded and merged.
     """
 
-    __slots__ = ("_bounds", "_down", "_up", "buckets", "count", "max_buckets", "schema", "total", "zeros")
+    __slots__ = (
+        "__weakref__",
+        "_bounds",
+        "_down",
+        "_up",
+        "buckets",
+        "count",
+        "exemplars",
+        "max_buckets",
+        "schema",
+        "total",
+        "zeros",
+    )
 
     def __init__(self, schema: int = 3, max_buckets: int = 256) -> None:
         if not MIN_SCHEMA <= schema <= MAX_SCHEMA:
@@ -46,6 +75,8 @@ class Histogram:
         self.zeros: int = 0
         self.count: int = 0
         self.total: float = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
+        """The newest example of each octave, where some were given."""
         self._set_schema(schema)
 
     def _set_schema(self, schema: int) -> None:
@@ -80,6 +111,12 @@ class Histogram:
             if len(buckets) > self.max_buckets:
                 self._coarsen()
 
+    def exemplify(self, exemplar: Exemplar) -> None:
+        """Keep an example for a value that was recorded: the last one of its octave stays."""
+        octave = math.frexp(exemplar.value)[1]
+        if octave in self.exemplars or len(self.exemplars) < _MAX_EXEMPLARS:
+            self.exemplars[octave] = exemplar
+
     def _coarsen(self) -> None:
         while len(self.buckets) > self.max_buckets and self.schema > MIN_SCHEMA:
             self._reduce_to(self.schema - 1)
@@ -105,6 +142,8 @@ class Histogram:
         self.zeros += other.zeros
         self.count += other.count
         self.total += other.total
+        for exemplar in other.exemplars.values():
+            self.exemplify(exemplar)
         self._coarsen()
 
     def bound(self, index: int) -> float:

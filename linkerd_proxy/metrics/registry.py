@@ -10,17 +10,31 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, Literal, TypeAlias
+from weakref import WeakValueDictionary
 
 import trio
 from typing_extensions import TypeVar
 
 from linkerd_proxy.metrics.histogram import Histogram
 
-__all__ = ["MAX_SERIES", "AnyFamily", "Counter", "Family", "Gauge", "Labels", "Registry", "current_registry"]
+__all__ = [
+    "MAX_SERIES",
+    "RETAIN_IDLE",
+    "AnyFamily",
+    "Counter",
+    "Family",
+    "Gauge",
+    "Labels",
+    "Registry",
+    "current_registry",
+]
 
 MAX_SERIES = 1000
 """Series per family (CVE-2025-43915: labels that peers choose must not fill the memory); more share one series
 whose every label says ``overflow``."""
+
+RETAIN_IDLE = 600.0
+"""Seconds for which a series is kept in which nothing is counted, and which no layer holds (Linkerd: 10 minutes)."""
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 """Names and values of a series, sorted by name."""
@@ -34,7 +48,7 @@ _RESERVED = {"le", "quantile"}
 class Counter:
     """A number that only grows."""
 
-    __slots__ = ("value",)
+    __slots__ = ("__weakref__", "value")
 
     def __init__(self) -> None:
         self.value: int | float = 0
@@ -50,7 +64,7 @@ class Counter:
 class Gauge:
     """A number that goes up and down."""
 
-    __slots__ = ("value",)
+    __slots__ = ("__weakref__", "value")
 
     def __init__(self) -> None:
         self.value: int | float = 0
@@ -67,9 +81,13 @@ S = TypeVar("S", Counter, Gauge, Histogram)
 
 
 class Family(Generic[S]):
-    """All series of one name."""
+    """All series of one name.
 
-    __slots__ = ("help", "kind", "make", "name", "series")
+    A series in which nothing was counted for :data:`RETAIN_IDLE` seconds is kept only as long as some layer still holds
+    it: those of endpoints and clients that have gone make room.
+    """
+
+    __slots__ = ("_idle", "_seen", "help", "kind", "make", "name", "series")
 
     def __init__(self, name: str, help: str, kind: Kind, make: type[S]) -> None:  # noqa: A002  # the exposition's word
         self.name: str = name
@@ -77,23 +95,61 @@ class Family(Generic[S]):
         self.kind: Kind = kind
         self.series: dict[Labels, S] = {}
         self.make: type[S] = make
+        self._idle: WeakValueDictionary[Labels, S] = WeakValueDictionary()
+        self._seen: dict[Labels, tuple[float, float]] = {}
 
     def labels(self, labels: Labels) -> S:
         """Return the series with these labels, made now if there was none."""
         series = self.series.get(labels)
         if series is None:
+            series = self._idle.pop(labels, None)
+            if series is not None:
+                self.series[labels] = series
+                return series
             for name, _ in labels:
                 if not _NAME.fullmatch(name) or name.startswith("__") or name in _RESERVED:
                     raise ValueError(f"{name!r} can't be a label of {self.name}: use letters, digits and _")
-            if len(self.series) >= MAX_SERIES:
+            if len(self) >= MAX_SERIES:
                 labels = tuple((name, "overflow") for name, _ in labels)
                 series = self.series.get(labels)
             if series is None:
                 series = self.series[labels] = self.make()
         return series
 
+    def items(self) -> list[tuple[Labels, S]]:
+        """Return every series with its labels."""
+        everything = list(self.series.items())
+        if self._idle:
+            everything += list(self._idle.items())
+        return everything
+
+    def retire(self, now: float) -> None:
+        """Look which series are idle at ``now``, a time in seconds that only grows."""
+        for labels, series in list(self._idle.items()):
+            if _state(series) != self._seen.get(labels, (0.0,))[0]:
+                self.series[labels] = series
+                del self._idle[labels]
+        for labels, series in list(self.series.items()):
+            state = _state(series)
+            seen = self._seen.get(labels)
+            if seen is None or seen[0] != state:
+                self._seen[labels] = (state, now)
+            elif now - seen[1] >= RETAIN_IDLE and (self.kind != "gauge" or not state):
+                self._idle[labels] = series
+                del self.series[labels]
+        if len(self._seen) > len(self):
+            known = {*self.series, *self._idle}
+            self._seen = {labels: seen for labels, seen in self._seen.items() if labels in known}
+
+    def __len__(self) -> int:
+        return len(self.series) + len(self._idle)
+
     def __repr__(self) -> str:
-        return f"<Family {self.name}, a {self.kind} of {len(self.series)} series>"
+        return f"<Family {self.name}, a {self.kind} of {len(self)} series>"
+
+
+def _state(series: Counter | Gauge | Histogram) -> float:
+    return series.count if isinstance(series, Histogram) else series.value
 
 
 AnyFamily: TypeAlias = Family[Counter] | Family[Gauge] | Family[Histogram]
@@ -154,9 +210,13 @@ class Registry:
             del self._collectors[key]
 
     def collect(self) -> None:
-        """Bring every metric up to date. Whoever reads them calls this first."""
+        """Bring every metric up to date, and drop what is idle. Whoever reads them calls this first."""
         for collector in list(self._collectors.values()):
             collector()
+        if trio.lowlevel.in_trio_run():
+            now = trio.current_time()
+            for family in self._families.values():
+                family.retire(now)
 
     def merge(self, other: Registry, *, gauges: bool = True) -> None:
         """Add what another registry counted: counters and gauges are summed, histograms merged exactly.
@@ -170,7 +230,7 @@ class Registry:
             if theirs.kind == "gauge" and not gauges:
                 continue
             mine: Family[Any] = self._family(theirs.name, theirs.help, theirs.kind, theirs.make)
-            for labels, series in theirs.series.items():
+            for labels, series in theirs.items():
                 mine.labels(labels).merge(series)
 
     def __iter__(self) -> Iterator[AnyFamily]:

@@ -52,7 +52,7 @@ def _makers(registry: Registry) -> dict[str, Callable[..., Counter | Gauge | His
 
 
 def _series(family: AnyFamily) -> list[tuple[Labels, Counter | Gauge | Histogram]]:
-    return list(family.series.items())
+    return list(family.items())
 
 
 def _state(series: Counter | Gauge | Histogram) -> object:

@@ -5,17 +5,13 @@ import re
 import pytest
 import trio
 
-from linkerd_proxy.metrics.exposition import (
-    LATENCY_BOUNDS_MS,
-    OPENMETRICS,
-    TEXT,
-    Exposition,
-    accepts_gzip,
-    content_type,
-    exposed,
-)
+from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.metrics.bounds import LATENCY_BOUNDS_MS, Bounds
+from linkerd_proxy.metrics.exposition import Exposition
+from linkerd_proxy.metrics.negotiation import accepts_gzip, chosen_format
 from linkerd_proxy.metrics.process import process_metrics
 from linkerd_proxy.metrics.registry import Registry
+from linkerd_proxy.metrics.text_format import exposed
 
 NASTY = 'a"b\\c\nd,e}f{g=h # i é'
 
@@ -160,25 +156,25 @@ async def test_gzip_says_the_same():
 
 async def test_an_empty_registry_is_an_empty_body():
     assert await Exposition(Registry()).read() == b""
-    assert await Exposition(Registry(), openmetrics=True).read() == b"# EOF\n"
+    assert await Exposition(Registry(), "openmetrics").read() == b"# EOF\n"
 
 
 @pytest.mark.parametrize(
     ("accept", "expected"),
     [
-        (None, TEXT),
-        ("*/*", TEXT),
-        ("text/plain", TEXT),
-        ("application/openmetrics-text", OPENMETRICS),
+        (None, "text"),
+        ("*/*", "text"),
+        ("text/plain", "text"),
+        ("application/openmetrics-text", "openmetrics"),
         # What Prometheus 2.x sends.
-        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1", OPENMETRICS),
-        ("application/openmetrics-text;q=0.2, text/plain;q=0.9", TEXT),
-        ("application/openmetrics-text;q=0", TEXT),
-        ("application/openmetrics-text;q=rubbish", TEXT),
+        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1", "openmetrics"),
+        ("application/openmetrics-text;q=0.2, text/plain;q=0.9", "text"),
+        ("application/openmetrics-text;q=0", "text"),
+        ("application/openmetrics-text;q=rubbish", "text"),
     ],
 )
 def test_content_negotiation(accept, expected):
-    assert content_type(accept) == expected
+    assert chosen_format(accept) == expected
 
 
 @pytest.mark.parametrize(
@@ -196,3 +192,37 @@ def test_content_negotiation(accept, expected):
 )
 def test_gzip_where_it_is_accepted(accept, expected):
     assert accepts_gzip(accept) is expected
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        # What Prometheus sends where native histograms are on.
+        (
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,"
+            "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            "protobuf",
+        ),
+        ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text", "text"),
+        ("application/vnd.google.protobuf;proto=other.Message;encoding=delimited", "text"),
+        (
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.3,text/plain",
+            "text",
+        ),
+    ],
+)
+def test_protobuf_where_it_is_asked_for(accept, expected):
+    assert chosen_format(accept) == expected
+
+
+def test_classic_buckets_can_be_chosen_by_family():
+    bounds = Bounds({"latency_ms": (5.0, 100.0)})
+    _, samples = parse("".join(exposed(filled(), bounds=bounds)))
+    assert [dict(pairs)["le"] for name, pairs in samples if name == "latency_ms_bucket"] == ["5.0", "100.0", "+Inf"]
+    assert len([1 for name, _ in samples if name == "wait_seconds_bucket"]) == 26
+
+
+@pytest.mark.parametrize("bad", [(), (1.0, 1.0), (2.0, 1.0)])
+def test_bounds_that_do_not_ascend_are_refused(bad):
+    with pytest.raises(InvalidConfiguration, match="the bounds of a_ms"):
+        Bounds({"a_ms": bad})
