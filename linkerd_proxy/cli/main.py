@@ -11,12 +11,13 @@ import click
 from linkerd_proxy._version import __version__
 from linkerd_proxy.cli.demo import demo
 from linkerd_proxy.cli.explain import explain
+from linkerd_proxy.cli.redirect import redirect
 from linkerd_proxy.cli.run import run
 from linkerd_proxy.errors import InvalidConfiguration
 
 __all__ = ["cli", "main"]
 
-_GROUPS = {"Try": ("demo",), "Run": ("run",), "Look": ("explain",)}
+_GROUPS = {"Try": ("demo",), "Run": ("run", "redirect"), "Look": ("explain",)}
 
 
 class _Commands(click.Group):
@@ -56,6 +57,7 @@ def cli(ctx: click.Context) -> None:
 
 cli.add_command(demo)
 cli.add_command(run)
+cli.add_command(redirect)
 cli.add_command(explain)
 
 

@@ -36,7 +36,7 @@ def test_version(option, capsys):
     ("arguments", "told"),
     [
         (["rnu"], "there is no command rnu: did you mean run?"),
-        (["zzzzzz"], "there is no command zzzzzz: give one of demo, run, explain"),
+        (["zzzzzz"], f"there is no command zzzzzz: give one of {', '.join(cli.commands)}"),
         (["run"], "say what to serve"),
         (["run", "--bogus"], "--bogus"),
         (["run", "x:y", "--to", "127.0.0.1:1"], "either --to HOST:PORT or a stack"),

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +62,34 @@ def test_the_original_destination_of_redirected_traffic_is_found(tool, family, h
     assert done.returncode == 0, done.stderr
     shown = f"[{host}]" if ":" in host else host
     assert done.stdout.splitlines() == [f"redirected from {shown}:7777", "direct None"]
+
+
+@pytest.mark.parametrize("tool", ["nft", "iptables"])
+def test_applied_rules_capture_all_but_the_proxys_own_and_removed_they_leave_no_trace(tool):
+    programs = ["unshare", "ip", *(["nft"] if tool == "nft" else ["iptables-restore", "ip6tables-restore"])]
+    missing = [name for name in programs if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}: apt install util-linux iproute2 nftables iptables")
+    possible = {
+        "nft": "nft add table inet t\nnft 'add chain inet t c { type nat hook output priority -100; }'",
+        "iptables": "".join(f"{program} {RULE}\n" for program in ("iptables", "ip6tables")),
+    }[tool]
+    possible += "\nip link add one type veth peer name other"
+    if os.geteuid() != 0 or (tried := in_namespace(possible)).returncode:
+        pytest.skip(f"needs root and nat rules: {tried.stderr.strip() if os.geteuid() == 0 else 'run as root'}")
+    done = in_namespace(f"exec '{sys.executable}' '{Path(__file__).with_name('redirected.py')}' {tool}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = []
+    for version, here, there in ((4, "192.0.2.1", "192.0.2.2"), (6, "[2001:db8::1]", "[2001:db8::2]")):
+        told += [
+            f"{version} from outside: inbound proxy, {here}:7777",
+            f"{version} from outside to the proxy: inbound proxy, None",
+            f"{version} from outside to a skipped port: not captured",
+            f"{version} from a program: outbound proxy, {there}:7777",
+            f"{version} from a program to a skipped port: not captured",
+            f"{version} from the proxy: not captured",
+            f"{version} from a program to this host: not captured",
+        ]
+    assert done.stdout.splitlines() == [
+        "applied twice: the same", *told, "removed: no trace", "removed twice: no trace"
+    ]  # fmt: skip
