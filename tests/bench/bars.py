@@ -55,6 +55,7 @@ _RATIOS = (
     ("varied", "ours-h11", "envoy", 4.0, "HTTP/1.1, h11, no two heads alike: CPU against Envoy"),
     ("http2", "ours", "envoy", 4.0, "HTTP/2: CPU against Envoy"),
     ("h2-varied", "ours", "envoy", 4.0, "HTTP/2, 20,000 paths in turn: CPU against Envoy"),
+    ("mtls", "ours", "envoy", 1.5, "HTTP/1.1 over mutual TLS: CPU against Envoy"),
 )
 
 
@@ -64,6 +65,13 @@ def _ratios(document: Document) -> Iterator[Bar]:
             ratio = _ratio(document, case, ours, other, connections)
             if ratio is not None:
                 yield Bar(f"{what}, {_count(connections)}", ratio, limit, most=True)
+    for case, other, limit, what in (
+        ("mtls-bulk", "haproxy", 0.7, "Mutual TLS bulk: bytes per CPU second against HAProxy"),
+        ("handshakes", "envoy", 0.5, "Mutual TLS: handshakes per CPU second against Envoy"),
+    ):
+        ratio = _ratio(document, case, other, "ours", 1)
+        if ratio is not None:
+            yield Bar(what, ratio, limit, most=False)
     bulk = _ratio(document, "bulk", "haproxy", "ours", 1)
     if bulk is not None:
         yield Bar("TCP bulk: bytes per CPU second against HAProxy", bulk, 1.3, most=False)

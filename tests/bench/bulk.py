@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import sys
 
@@ -28,18 +29,22 @@ def _send(stream: socket.socket, left: int) -> None:
         return  # the receiver went away: the next connection is another round
 
 
-def receive(port: int, size: int) -> int:
-    """Ask for ``size`` bytes, and return how many came before the end.
+def receive(port: int, size: int, context: ssl.SSLContext | None = None) -> int:
+    """Ask for ``size`` bytes, over TLS where there is a context, and return how many came before the end.
 
-    The kernel discards them (MSG_TRUNC), so that the receiver takes as little of the machine as it can.
+    Without TLS the kernel discards them (MSG_TRUNC), so that the receiver takes as little of the machine as it can.
     """
     buffer = bytearray(1 << 20)
     received = 0
     with socket.create_connection(("127.0.0.1", port), timeout=30) as stream:
+        flags = socket.MSG_TRUNC
+        if context is not None:
+            stream, flags = context.wrap_socket(stream, server_hostname="localhost"), 0
         # The first byte is zero, which no HTTP message begins with: detection falls through at once.
         stream.sendall(struct.pack(">Q", size))
-        while count := stream.recv_into(buffer, 0, socket.MSG_TRUNC):
+        while count := stream.recv_into(buffer, 0, flags):
             received += count
+        stream.close()
     return received
 
 

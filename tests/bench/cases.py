@@ -6,7 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tests.bench import peers
-from tests.bench.loads import Done, h2_varied, h2load, transfer, varied, wrk
+from tests.bench.loads import (
+    Done,
+    h2_varied,
+    h2load,
+    handshakes,
+    transfer,
+    transfer_tls,
+    varied,
+    wrk,
+    wrk_tls,
+)
 from tests.bench.peers import Plan
 
 Command = Callable[[Plan], list[str]]
@@ -24,6 +34,8 @@ class Case:
         proxies: Each proxy's command.
         load: Puts load on a port; None for a case without (idle memory).
         connections: Whether the case is repeated for several numbers of connections.
+        terminate: Whether clients come with mutual TLS; ``load`` then takes the certificates' directory too.
+        rate: Requests a second, for a case that measures how long each takes; then ``load`` is None.
     """
 
     title: str
@@ -31,8 +43,10 @@ class Case:
     backend: Command
     backend_mode: str | None
     proxies: Mapping[str, Command]
-    load: Callable[[int, int, float], Done] | None
+    load: Callable[..., Done] | None
     connections: bool = True
+    terminate: bool = False
+    rate: int = 0
 
 
 def _transfer(port: int, _connections: int, seconds: float) -> Done:
@@ -84,5 +98,44 @@ CASES: dict[str, Case] = {
     "varied": Case("HTTP/1.1, no two heads alike", "http1", peers.backend, "http1", _HTTP1, varied),
     "http2": Case("HTTP/2, small GET, 10 streams a connection", "http2", peers.backend, "http2", _HTTP2, h2load),
     "h2-varied": Case("HTTP/2, 20,000 paths in turn", "http2", peers.backend, "http2", _HTTP2, h2_varied),
+    "mtls": Case(
+        "HTTP/1.1 from a mesh client, small GET",
+        "http1",
+        peers.backend,
+        "http1",
+        {name: _HTTP1[name] for name in ("ours", "envoy", "haproxy")},
+        wrk_tls,
+        terminate=True,
+    ),
+    "mtls-bulk": Case(
+        "Mutual TLS, one big transfer",
+        "tcp",
+        peers.bulk_backend,
+        None,
+        {name: _TCP[name] for name in ("ours", "envoy", "haproxy")},
+        transfer_tls,
+        connections=False,
+        terminate=True,
+    ),
+    "handshakes": Case(
+        "Mutual TLS, a fresh connection for each request",
+        "http1",
+        peers.backend,
+        "http1",
+        {name: _HTTP1[name] for name in ("ours", "envoy", "haproxy")},
+        handshakes,
+        connections=False,
+        terminate=True,
+    ),
+    "mesh": Case(
+        "HTTP/1.1 through two proxies with mutual TLS between them",
+        "http1",
+        peers.backend,
+        "http1",
+        {"ours": peers.ours, "envoy": peers.envoy},
+        None,
+        connections=False,
+        rate=500,
+    ),
     "idle": Case("Memory", "http1", peers.backend, "http1", _HTTP1, None, connections=False),
 }

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import bulk
-from tests.bench.peers import ANSWER, program
+from tests.bench.certificates import client_context
+from tests.bench.peers import ANSWER, NAME, program
 
 
 class WrongAnswer(Exception):
@@ -25,14 +28,20 @@ class Done:
     seconds: float
 
 
-def check(port: int, protocol: str) -> None:
-    """Ask once, and compare the answer with the backend's.
+def check(port: int, protocol: str, certificates: Path | None = None) -> None:
+    """Ask once, over TLS where there are certificates, and compare the answer with the backend's.
 
     Raises:
         WrongAnswer: if it differs.
     """
     option = "--http2-prior-knowledge" if protocol == "http2" else "--http1.1"
-    command = [program("curl", "apt install curl"), "-sS", "-m", "10", option, f"http://127.0.0.1:{port}/"]
+    url = f"http://127.0.0.1:{port}/"
+    options: list[str] = []
+    if certificates is not None:
+        url = f"https://{NAME}:{port}/"
+        for name, file in (("--cacert", "ca"), ("--cert", "cert"), ("--key", "key")):
+            options += [name, str(certificates / f"{file}.pem")]
+    command = [program("curl", "apt install curl"), "-4sS", "-m", "10", option, *options, url]
     result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     if result.stdout != ANSWER:
         raise WrongAnswer(f"expected {ANSWER!r}, got {result.stdout[:200]!r} {result.stderr[:200]}")
@@ -46,11 +55,16 @@ def varied(port: int, connections: int, seconds: float) -> Done:
     return wrk(port, connections, seconds, "-s", str(_VARIED))
 
 
-def wrk(port: int, connections: int, seconds: float, *options: str) -> Done:
+def wrk_tls(port: int, connections: int, seconds: float, _certificates: Path) -> Done:
+    """The same over TLS; wrk has no certificate of its own, and verifies none."""
+    return wrk(port, connections, seconds, url=f"https://{NAME}:{port}/")
+
+
+def wrk(port: int, connections: int, seconds: float, *options: str, url: str = "") -> Done:
     """HTTP/1.1 keep-alive GETs over a number of connections."""
     whole = max(1, round(seconds))
     command = [program("wrk", "apt install wrk"), "-t1", f"-c{connections}", f"-d{whole}s", *options]
-    text = _output([*command, f"http://127.0.0.1:{port}/"], whole)
+    text = _output([*command, url or f"http://127.0.0.1:{port}/"], whole)
     # wrk counts what it never got an answer to at its end as neither an error nor a request.
     if "Non-2xx" in text or "Socket errors" in text:
         raise WrongAnswer(" ".join(line.strip() for line in text.splitlines() if "Non-2xx" in line or "errors" in line))
@@ -89,6 +103,54 @@ def transfer(port: int, size: int) -> Done:
     if received != size:
         raise WrongAnswer(f"{received} of {size} bytes arrived")
     return Done(size, 0.0)
+
+
+def transfer_tls(port: int, _connections: int, seconds: float, certificates: Path) -> Done:
+    """One connection over mutual TLS, one direction, a quarter of a GiB for each second."""
+    size = int(seconds * (1 << 28))
+    received = bulk.receive(port, size, client_context(certificates))
+    if received != size:
+        raise WrongAnswer(f"{received} of {size} bytes arrived")
+    return Done(size, 0.0)
+
+
+_ASK = f"GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode()
+
+
+def handshakes(port: int, _connections: int, seconds: float, certificates: Path) -> Done:
+    """Fresh connections with mutual TLS one after the other, one request on each: only its answer shows that it came."""
+    context = client_context(certificates)
+    done = 0
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _ask_once(context.wrap_socket(raw, server_hostname=NAME))
+        done += 1
+    return Done(done, time.perf_counter() - started)
+
+
+def _ask_once(stream: ssl.SSLSocket) -> None:
+    with stream:
+        stream.sendall(_ASK)
+        received = b""
+        while not received.endswith(ANSWER.encode()):
+            part = stream.recv(4096)
+            if not part:
+                raise WrongAnswer(f"a fresh connection ended after {received[:60]!r}")
+            received += part
+
+
+def paced(port: int, rate: int, seconds: float) -> list[float]:
+    """Send HTTP/1.1 requests at a steady rate over 10 connections; return how long each took, in seconds."""
+    with tempfile.NamedTemporaryFile("r", suffix=".log") as log:
+        command = [program("h2load", "apt install nghttp2-client"), "--h1", "-t1", "-c10", f"--rps={rate / 10:g}"]
+        whole = max(1, round(seconds))
+        text = _output([*command, f"-D{whole}", f"--log-file={log.name}", f"http://127.0.0.1:{port}/"], whole)
+        rows = [line.split() for line in log.read().splitlines()]
+    if not rows or any(status != "200" for _, status, _ in rows):
+        raise WrongAnswer(f"h2load reports: {text[-300:]}")
+    return sorted(int(took) / 1e6 for _, _, took in rows)
 
 
 def _output(command: list[str], seconds: int) -> str:

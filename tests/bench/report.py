@@ -33,6 +33,7 @@ NAMES = {
     "haproxy-splice": "HAProxy, splice",
     "nginx": "nginx",
     "mitmproxy": "mitmproxy",
+    "direct": "no proxy",
 }
 Rows = list[list[str]]
 
@@ -45,6 +46,7 @@ def document(results: Results, settings: Settings) -> dict[str, Any]:
         "settings": {**asdict(settings), "connections": list(settings.connections)},
         "series": [one.as_dict() for one in results.series],
         "memory": [one.as_dict() for one in results.memory],
+        "latency": [one.as_dict() for one in results.latency],
         "skipped": results.skipped,
     }
     found["bars"] = [bar.as_dict() for bar in bars(found)]
@@ -99,7 +101,7 @@ def cost_table(found: Document) -> Rows:
 
 
 def _unit(case: str) -> tuple[str, Callable[[float], str]]:
-    if case == "bulk":
+    if case.endswith("bulk"):
         return "ms a GiB", lambda cost: f"{cost * 2**30 * 1e3:.0f}"
     return "µs a request", lambda cost: f"{cost * 1e6:.1f}"
 
@@ -133,6 +135,21 @@ def memory_table(found: Document) -> Rows:
     return rows
 
 
+def latency_table(found: Document) -> Rows:
+    """What a request takes through two proxies, and how much of that they add."""
+    rows = [["two proxies, mutual TLS between them", "p50", "p99", "added p50", "added p99"]]
+    known = {one["proxy"]: one["median"] for one in found.get("latency", ()) if "median" in one}
+    for proxy, median_of in known.items():
+        times = [f"{median_of[name] * 1e3:.2f} ms" for name in ("p50", "p99")]
+        added = [
+            f"{(median_of[name] - known['direct'][name]) * 1e3:.2f} ms"
+            for name in ("p50", "p99")
+            if "direct" in known and proxy != "direct"
+        ]
+        rows.append([NAMES[proxy], *times, *(added or ["–", "–"])])
+    return rows
+
+
 def bars_table(found: Document) -> Rows:
     """The project's own bars, reached or not."""
     rows = [["bar", "to reach", "this run", ""]]
@@ -145,7 +162,7 @@ def bars_table(found: Document) -> Rows:
 
 def markdown(found: Document) -> str:
     """All tables, for a terminal or a comment."""
-    tables = [cost_table(found), memory_table(found), bars_table(found), spread_table(found)]
+    tables = [cost_table(found), latency_table(found), memory_table(found), bars_table(found), spread_table(found)]
     parts = [_markdown(rows) for rows in tables if len(rows) > 1]
     parts += [f"skipped: {name}: {why.splitlines()[0]}" for name, why in found["skipped"].items()]
     return "\n\n".join(parts)
@@ -173,6 +190,7 @@ def reST(found: Document) -> str:  # noqa: N802  # the markup's own name
     )
     tables = {
         "CPU time, and its ratio to Envoy's": cost_table(found),
+        "Latency": latency_table(found),
         "Memory": memory_table(found),
         "Bars": bars_table(found),
         "Spread of the rounds": spread_table(found),

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.bench.cases import CASES, Case
+from tests.bench.certificates import make_certificates
+from tests.bench.latency import Latency, measure_latency
 from tests.bench.loads import Done, Idlers, WrongAnswer, check
 from tests.bench.peers import Absent, Plan
 from tests.bench.process import NotStarted, Server, free_port, running
@@ -84,6 +86,7 @@ class Results:
 
     series: list[Series] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
+    latency: list[Latency] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
 
@@ -95,7 +98,14 @@ def measure(names: Sequence[str], settings: Settings) -> Results:
             case = CASES[name]
             _say(f"{name}: {case.title}")
             with _backend(case, Path(directory)) as backend:
-                if case.load is None:
+                if case.rate:
+                    found = measure_latency(
+                        case, name, backend, Path(directory), settings.rounds, settings.seconds, results.skipped
+                    )
+                    for one in found:
+                        _say(f"  {one.proxy:<12} p50 {_ms(one.p50)}, p99 {_ms(one.p99)}")
+                    results.latency += found
+                elif case.load is None:
                     _measure_memory(case, name, backend, Path(directory), settings, results)
                 else:
                     _measure_load(case, name, backend, Path(directory), settings, results)
@@ -117,10 +127,11 @@ def _proxy(
     with ExitStack() as exits:
         server = None
         try:
-            plan = Plan(case.mode, free_port(), backend.port, directory)
+            certificates = make_certificates(directory) if case.terminate else None
+            plan = Plan(case.mode, free_port(), backend.port, directory, certificates, case.terminate)
             server = exits.enter_context(running(name, case.proxies[name](plan), plan.port, directory))
             if case.backend_mode is not None:
-                check(server.port, case.backend_mode)
+                check(server.port, case.backend_mode, certificates)
         except (Absent, NotStarted, WrongAnswer) as error:
             server = None
             results.skipped[f"{case_name} {name}"] = str(error)
@@ -145,19 +156,22 @@ def _measure_load(
             series = [Series(case_name, connections, server.name) for server in servers]
             for index in range(-settings.warmup, settings.rounds):
                 for server, one in zip(servers, series, strict=True):
-                    _round(case, server, one, connections, settings.seconds, counts=index >= 0)
+                    _round(case, server, one, connections, settings.seconds, directory, counts=index >= 0)
             for one in series:
                 _say(f"  c={connections:<4} {_summary(one)}")
             results.series += series
 
 
-def _round(case: Case, server: Server, series: Series, connections: int, seconds: float, *, counts: bool) -> None:
+def _round(
+    case: Case, server: Server, series: Series, connections: int, seconds: float, directory: Path, *, counts: bool
+) -> None:
     assert case.load is not None
     if len(series.invalid) >= 3:
         return  # broken rather than unlucky: its wrong answers are reported
     try:
         before = server.cpu_seconds()
-        done = case.load(server.port, connections, seconds if counts else min(seconds, 1))
+        more = [directory / "certificates"] if case.terminate else []
+        done = case.load(server.port, connections, seconds if counts else min(seconds, 1), *more)
         cpu = server.cpu_seconds() - before
     except (WrongAnswer, OSError) as error:
         series.invalid.append(str(error))
@@ -208,6 +222,10 @@ def _summary(series: Series) -> str:
         return f"{series.proxy:<12} {8e-9 / middle if middle else 0:7.2f} Gbit per CPU second, spread {spread:.0%}"
     rate = statistics.median(series.rate)
     return f"{series.proxy:<12} {middle * 1e6:7.1f} us, spread {spread:4.0%}, {rate:9.0f} requests/s"
+
+
+def _ms(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds) * 1e3:.2f} ms" if seconds else "no valid round"
 
 
 def _say(text: str) -> None:
