@@ -139,6 +139,7 @@ def _text(rules: Redirect, tool: Tool, *, remove: bool) -> str:
     if tool == "nft":
         return f"# for: nft -f -\n{rules.nft_removal() if remove else rules.nft()}"
     return "".join(
-        f"# for: {PROGRAMS[version]}-restore --noflush\n{rules.iptables_removal() if remove else rules.iptables(version)}"
+        f"# for: {PROGRAMS[version]}-restore --noflush\n"
+        + (rules.iptables_removal() if remove else rules.iptables(version))
         for version in rules.versions
     )
