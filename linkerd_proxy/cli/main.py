@@ -10,6 +10,7 @@ import click
 
 from linkerd_proxy._version import __version__
 from linkerd_proxy.cli.demo import demo
+from linkerd_proxy.cli.exec import exec_
 from linkerd_proxy.cli.explain import explain
 from linkerd_proxy.cli.redirect import redirect
 from linkerd_proxy.cli.run import run
@@ -17,7 +18,7 @@ from linkerd_proxy.errors import InvalidConfiguration
 
 __all__ = ["cli", "main"]
 
-_GROUPS = {"Try": ("demo",), "Run": ("run", "redirect"), "Look": ("explain",)}
+_GROUPS = {"Try": ("demo",), "Run": ("run", "exec", "redirect"), "Look": ("explain",)}
 
 
 class _Commands(click.Group):
@@ -57,6 +58,7 @@ def cli(ctx: click.Context) -> None:
 
 cli.add_command(demo)
 cli.add_command(run)
+cli.add_command(exec_)
 cli.add_command(redirect)
 cli.add_command(explain)
 
