@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.address import Address as Address
     from linkerd_proxy.address import UnixAddress as UnixAddress
     from linkerd_proxy.address import parse_address as parse_address
+    from linkerd_proxy.core.backoff import Backoff as Backoff
     from linkerd_proxy.core.drain import Drain as Drain
     from linkerd_proxy.core.message import Body as Body
     from linkerd_proxy.core.message import Request as Request
@@ -60,6 +61,8 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.metrics.layer import Metrics as Metrics
     from linkerd_proxy.metrics.registry import current_registry as current_registry
     from linkerd_proxy.policy.admit import Limit as Limit
+    from linkerd_proxy.retry.budget import Budget as Budget
+    from linkerd_proxy.retry.retry import Retry as Retry
     from linkerd_proxy.retry.timeout import Timeout as Timeout
     from linkerd_proxy.route.route import Route as Route
     from linkerd_proxy.tcp.connect import Connect as Connect
@@ -69,9 +72,11 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
 
 _HOMES = {
     "Address": "address",
+    "Backoff": "core.backoff",
     "BadGateway": "errors",
     "BadRequest": "errors",
     "Body": "core.message",
+    "Budget": "retry.budget",
     "Client": "http.client",
     "Connect": "tcp.connect",
     "ConnectFailed": "errors",
@@ -98,6 +103,7 @@ _HOMES = {
     "Rescue": "http.rescue",
     "Response": "core.message",
     "ResponseTimeout": "errors",
+    "Retry": "retry.retry",
     "Route": "route.route",
     "SendProxyProtocol": "tcp.proxy_protocol",
     "Service": "core.stack",
@@ -124,9 +130,11 @@ _HOMES = {
 
 __all__ = [
     "Address",
+    "Backoff",
     "BadGateway",
     "BadRequest",
     "Body",
+    "Budget",
     "Client",
     "Connect",
     "ConnectFailed",
@@ -153,6 +161,7 @@ __all__ = [
     "Rescue",
     "Response",
     "ResponseTimeout",
+    "Retry",
     "Route",
     "SendProxyProtocol",
     "Service",

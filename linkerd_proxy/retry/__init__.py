@@ -1,5 +1,8 @@
-"""Deadlines now; budgets, replay and retries belong here too."""
+"""Deadlines, and asking again: budgets, replay, retries."""
 
+from linkerd_proxy.core.backoff import Backoff
+from linkerd_proxy.retry.budget import Account, Budget
+from linkerd_proxy.retry.retry import Retry
 from linkerd_proxy.retry.timeout import Timeout
 
-__all__ = ["Timeout"]
+__all__ = ["Account", "Backoff", "Budget", "Retry", "Timeout"]

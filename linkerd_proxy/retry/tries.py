@@ -1,0 +1,286 @@
+"""One exchange under :class:`~linkerd_proxy.retry.retry.Retry`: its tries, one after the other."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+import trio
+
+from linkerd_proxy.core.background import unwrapped
+from linkerd_proxy.core.backoff import Backoff
+from linkerd_proxy.core.message import EMPTY, Request, Response, Whole
+from linkerd_proxy.core.stack import Service
+from linkerd_proxy.core.work import Exchange
+from linkerd_proxy.errors import AlreadyAnswered, ResponseTimeout
+from linkerd_proxy.headers import Headers
+from linkerd_proxy.metrics.registry import Counter
+from linkerd_proxy.retry.budget import Account
+from linkerd_proxy.retry.durations import format_grpc_timeout, parse_grpc_timeout
+from linkerd_proxy.retry.peek import peek
+from linkerd_proxy.retry.plan import BROKEN, UNSENT, Plan
+from linkerd_proxy.retry.pushback import pushback
+from linkerd_proxy.retry.replay import Replay
+
+__all__ = ["Counters", "Means", "Tries"]
+
+_DRAINED = 65536  # bytes of an answer that is thrown away; own figure: more is not worth a kept connection
+_PEEKED = 16384  # bytes of a gRPC answer; own figure: an answer that failed has hardly any
+_INFORMED = 16  # 1xx that may come before an answer, however many tries it takes (core.work.Exchange)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What is counted, in Linkerd's names."""
+
+    requests: Counter
+    successes: Counter
+    limit_exceeded: Counter
+    overflow: Counter
+    retried: Counter
+    no_budget: Counter
+    body: Counter
+    pushback: Counter
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all exchanges of one opened layer share."""
+
+    inner: Service[Exchange]
+    account: Account
+    backoff: Backoff
+    dice: random.Random
+    counters: Counters
+    peek: float
+    patience: float
+
+
+class Tries:
+    """The tries of one exchange.
+
+    Args:
+        exchange: What the client asked, and how it is answered.
+        request: What to ask: the exchange's request, without what was meant for the proxy.
+        plan: When to try again.
+        means: What the layer has.
+        limit: Bytes of a streaming body that are kept.
+    """
+
+    __slots__ = (
+        "_again",
+        "_answered",
+        "_began",
+        "_continued",
+        "_exchange",
+        "_first",
+        "_informed",
+        "_means",
+        "_number",
+        "_plan",
+        "_replay",
+        "_request",
+        "_resume_at",
+        "_scope",
+    )
+
+    def __init__(self, exchange: Exchange, request: Request, plan: Plan, means: Means, limit: int) -> None:
+        self._exchange = exchange
+        self._request = request
+        self._plan = plan
+        self._means = means
+        self._number = 0
+        self._again = False
+        self._answered = False
+        self._informed = 0
+        self._continued = False
+        self._began = trio.current_time()
+        self._resume_at = self._began
+        self._scope: trio.CancelScope | None = None
+        self._replay: Replay | None = None
+        body = request.body
+        if body is EMPTY:
+            self._first = request
+        else:
+            # A tunnel's bytes are never sent twice: only while none was taken may it be tried again.
+            self._replay = replay = Replay(body, 0 if request.wants_tunnel else limit, self._make_last)
+            self._first = request if isinstance(body, Whole) else request.replace(body=replay.body())
+
+    async def run(self) -> None:
+        """Try until an answer has gone, or no further try is to be made.
+
+        Raises what the last try raised.
+        """
+        while True:
+            try:
+                await self._try()
+            except Exception as error:
+                if self._answered or not self._goes_on_after(unwrapped(error)):
+                    raise
+            else:
+                if not self._again:
+                    return
+            await trio.sleep_until(self._resume_at)
+            self._number += 1
+            self._again = False
+            self._means.counters.requests.value += 1
+
+    async def _try(self) -> None:
+        """Make one try."""
+        plan = self._plan
+        exchange = Exchange(self._ask(), self.respond, self._exchange.connection)
+        if plan.timeout is None or not self._may_repeat():
+            await self._means.inner(exchange)
+            return
+        with trio.CancelScope(deadline=trio.current_time() + plan.timeout) as self._scope:
+            await self._means.inner(exchange)
+        if self._scope.cancelled_caught:
+            raise _TryTimeout(
+                f"try {self._number + 1} had no answer",
+                layer="Retry",
+                waited=plan.timeout,
+                remedy="look for what keeps the upstream, or raise Retry(timeout=...)",
+            )
+
+    def _ask(self) -> Request:
+        """Return the request of this try."""
+        if self._number == 0:
+            return self._first
+        request = self._request
+        headers = request.headers
+        if request.is_grpc:
+            headers = headers.copy()
+            headers.set("grpc-previous-rpc-attempts", str(self._number))
+            self._shorten(headers)
+        return request.replace(headers=headers, body=EMPTY if self._replay is None else self._replay.body())
+
+    def _shorten(self, headers: Headers) -> None:
+        """Take from a call's ``grpc-timeout`` what the tries before have used up."""
+        text = headers.get("grpc-timeout")
+        seconds = None if text is None else parse_grpc_timeout(text)
+        if seconds is not None:
+            left = max(0.0, seconds - (trio.current_time() - self._began))
+            headers.set("grpc-timeout", format_grpc_timeout(left))
+
+    # --- answers -------------------------------------------------------------------------------
+
+    async def respond(self, response: Response) -> None:
+        """Hand an answer on, unless another try is to be made in its place."""
+        if self._again:
+            raise AlreadyAnswered(f"{response!r} comes after the final response", layer="Retry")
+        if not response.is_final:
+            await self._inform(response)
+            return
+        plan = self._plan
+        if not self._answered and (response.status in plan.statuses or plan.grpc):
+            judged = await self._judge(response)
+            if judged is None:
+                return
+            response = judged
+        elif self._number and not self._answered:
+            self._means.counters.successes.value += 1
+        await self._settle()
+        await self._exchange.respond(response)
+
+    async def _inform(self, response: Response) -> None:
+        """Pass a 1xx on: one 100 at most, and no more of any kind than may come before one answer."""
+        if response.status == 100:
+            if self._continued:
+                return
+            self._continued = True
+        self._informed += 1
+        if self._number == 0 or self._informed <= _INFORMED:
+            await self._exchange.respond(response)
+
+    async def _settle(self) -> None:
+        """Make this try the last: its answer begins to go."""
+        scope = self._scope
+        if scope is not None and not self._answered:
+            if scope.cancel_called:
+                await trio.lowlevel.checkpoint_if_cancelled()  # too late by a hair, and nothing has gone yet
+            scope.deadline = math.inf
+        self._answered = True
+        if self._replay is not None:
+            self._replay.release()
+
+    async def _judge(self, response: Response) -> Response | None:
+        """Return the answer to hand on; None if it was thrown away, for another try."""
+        plan, request = self._plan, self._request
+        grpc = request.is_grpc
+        failed = response.status in plan.statuses
+        if grpc and not failed and plan.grpc:
+            response, status = await peek(response, _PEEKED, self._means.peek)
+            failed = status in plan.grpc
+        if not failed:
+            if self._number:
+                self._means.counters.successes.value += 1
+            return response
+        if not plan.repeats(request) or not self._withdraw(pushback(response, grpc=grpc)):
+            return response
+        self._again = True
+        await self._drain(response)
+        return None
+
+    async def _drain(self, response: Response) -> None:
+        """Take in what is left of an answer that nobody gets, so that its connection can be used again.
+
+        It takes no time of its own: when the next try is due, the rest is given up with its stream or connection.
+        """
+        size = 0
+        with trio.CancelScope(deadline=self._resume_at):
+            while size <= _DRAINED and (chunk := await response.body.pull()):
+                size += len(chunk)
+
+    # --- going on ------------------------------------------------------------------------------
+
+    def _goes_on_after(self, error: Exception) -> bool:
+        if self._again:  # the answer was thrown away already; what broke after that must not be a bug
+            return isinstance(error, (*UNSENT, *BROKEN, _TryTimeout))
+        if isinstance(error, _TryTimeout):
+            return self._withdraw(0.0)
+        return self._plan.retries(error, self._request) and self._withdraw(0.0)
+
+    def _may_repeat(self) -> bool:
+        """Whether this try may be followed by another one even if the upstream got it: it is not the last."""
+        return (
+            self._number < self._plan.limit
+            and self._plan.repeats(self._request)
+            and not (self._replay is not None and self._replay.lost)
+            and self._means.account.balance >= 1
+        )
+
+    def _make_last(self) -> None:
+        """Let the try under way take its time, for its request's body has outgrown what is kept."""
+        if self._scope is not None:
+            self._scope.deadline = math.inf
+
+    def _withdraw(self, wait: float) -> bool:
+        """Say whether there may be one more try, after at least ``wait`` seconds, and pay for it."""
+        means = self._means
+        counters = means.counters
+        if self._number >= self._plan.limit:
+            if self._plan.limit:
+                counters.limit_exceeded.value += 1
+            return False
+        if self._replay is not None and self._replay.lost:
+            counters.body.value += 1
+            return False
+        if wait > means.patience:
+            counters.pushback.value += 1
+            return False
+        if not means.account.withdraw():
+            counters.no_budget.value += 1
+            counters.overflow.value += 1
+            return False
+        counters.retried.value += 1
+        self._resume_at = trio.current_time() + max(wait, means.backoff.seconds(self._number + 1, means.dice))
+        return True
+
+    def __repr__(self) -> str:
+        state = "answered" if self._answered else f"try {self._number + 1} of {self._plan.limit + 1}"
+        return f"<Tries of {self._request!r}, {state}>"
+
+
+class _TryTimeout(ResponseTimeout):
+    """One try took too long: the same failure to everybody else."""
