@@ -69,6 +69,9 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.tcp.forward import Forward as Forward
     from linkerd_proxy.tcp.proxy_protocol import ProxyProtocol as ProxyProtocol
     from linkerd_proxy.tcp.proxy_protocol import SendProxyProtocol as SendProxyProtocol
+    from linkerd_proxy.tcp.transport_header import SendTransportHeader as SendTransportHeader
+    from linkerd_proxy.tcp.transport_header import Tagged as Tagged
+    from linkerd_proxy.tcp.transport_header import TransportHeader as TransportHeader
 
 _HOMES = {
     "Address": "address",
@@ -106,12 +109,15 @@ _HOMES = {
     "Retry": "retry.retry",
     "Route": "route.route",
     "SendProxyProtocol": "tcp.proxy_protocol",
+    "SendTransportHeader": "tcp.transport_header",
     "Service": "core.stack",
     "Stack": "core.stack",
     "Streamed": "core.message",
+    "Tagged": "tcp.transport_header",
     "Target": "core.work",
     "Timeout": "retry.timeout",
     "Tls": "core.work",
+    "TransportHeader": "tcp.transport_header",
     "UnixAddress": "address",
     "UpstreamClosed": "errors",
     "UpstreamReset": "errors",
@@ -164,12 +170,15 @@ __all__ = [
     "Retry",
     "Route",
     "SendProxyProtocol",
+    "SendTransportHeader",
     "Service",
     "Stack",
     "Streamed",
+    "Tagged",
     "Target",
     "Timeout",
     "Tls",
+    "TransportHeader",
     "UnixAddress",
     "UpstreamClosed",
     "UpstreamReset",

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["Address", "AnyAddress", "UnixAddress", "parse_address"]
+__all__ = ["Address", "AnyAddress", "UnixAddress", "is_name", "parse_address"]
 
 # RFC 1123 names of at most 253 octets, labels of at most 63; underscores occur in practice (SRV, Compose).
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -108,6 +108,11 @@ def _host(host: str, text: str) -> str:
         return f"{ipaddress.ip_address(ip)}{percent}{zone}"
     except ValueError:
         pass
-    if len(host) > 253 or not _NAME.fullmatch(host) or re.fullmatch(r"[0-9.]+", host):
+    if not is_name(host):
         raise InvalidConfiguration(f"{text!r} names no host: give an IP address or a DNS name")
     return host.lower()
+
+
+def is_name(host: str) -> bool:
+    """Whether this can be a DNS name: labels of at most 63 characters, 253 in all, and nothing like an IPv4 address."""
+    return len(host) <= 253 and _NAME.fullmatch(host) is not None and not re.fullmatch(r"[0-9.]+", host)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
 
-from linkerd_proxy.address import AnyAddress
+from linkerd_proxy.address import Address, AnyAddress
 from linkerd_proxy.core.shared import Resource
-from linkerd_proxy.core.work import Protocol
+from linkerd_proxy.core.work import Protocol, Target
 
 __all__ = ["Add", "Endpoint", "Gone", "Remove", "Reset", "Resolution", "Resolve", "Update"]
 
@@ -39,6 +39,12 @@ class Endpoint:
     tagged_port: int | None = None
     zone: str = ""
     labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS, hash=False)
+
+    def target(self, protocol: Protocol | None = None, *, beyond: Address | None = None) -> Target:
+        """Return it as whom a dial shall reach, to speak ``protocol``, and as a gateway to what lies ``beyond``."""
+        return Target(
+            self.address, self.identity, self.server_name, protocol, self.labels, self.tagged_port, beyond=beyond
+        )
 
 
 @dataclass(frozen=True, slots=True)

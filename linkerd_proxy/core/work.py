@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import trio
 
-from linkerd_proxy.address import AnyAddress
+from linkerd_proxy.address import Address, AnyAddress
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.message import Request, Response
 
@@ -54,6 +54,9 @@ class Connection:
     protocol: Protocol | None = None
     """None until a layer has found out."""
     drain: Drain = field(default_factory=Drain)
+    target_name: str | None = None
+    """The name by which a peer's proxy asked for its target: then we are its gateway, and ``original_dst`` is that
+    name. None for what is meant for the application here."""
 
     def with_stream(self, stream: trio.abc.HalfCloseableStream, *, protocol: Protocol | None = None) -> Connection:
         """Return a copy that reads and writes through another stream, and perhaps speaks a known protocol."""
@@ -100,6 +103,8 @@ class Target:
         server_name: The SNI to send, or None.
         protocol: What will be spoken on the connection.
         labels: For metrics; bounded by whoever configured them, never chosen by a peer.
+        tagged_port: The port on which the target's own proxy reads transport headers, or None.
+        beyond: What the target, a gateway, shall reach for us.
     """
 
     address: AnyAddress | None = None
@@ -107,6 +112,8 @@ class Target:
     server_name: str | None = None
     protocol: Protocol | None = None
     labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS, hash=False)
+    tagged_port: int | None = None
+    beyond: Address | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""Which listener a task's work came through, so that it is not sent back there."""
+"""Which way a task's work came, so that it is not sent back there, nor round and round."""
 
 from __future__ import annotations
 
@@ -8,14 +8,32 @@ from contextvars import ContextVar
 
 from linkerd_proxy.address import Address, AnyAddress
 
-__all__ = ["came_through", "would_loop"]
+__all__ = ["MAX_HOPS", "came_through", "hops", "passed_on", "would_loop"]
+
+MAX_HOPS = 10
+"""Proxies that may pass work on without an application between them (own)."""
 
 _through: ContextVar[AnyAddress | None] = ContextVar("linkerd_proxy.came_through", default=None)
+_hops: ContextVar[int] = ContextVar("linkerd_proxy.hops", default=0)
 
 
 def came_through(address: AnyAddress) -> None:
     """Note that what this task, and those that it starts, will serve came through the listener on that address."""
     _through.set(address)
+
+
+def passed_on(count: int) -> bool:
+    """Note how many proxies have passed this task's work on so far; return whether those are too many.
+
+    Proxies tell each other, so that two which send everything to each other don't do it for ever.
+    """
+    _hops.set(count)
+    return count > MAX_HOPS
+
+
+def hops() -> int:
+    """Return how many proxies have passed this task's work on; 0 for what an application asked for."""
+    return _hops.get()
 
 
 def would_loop(address: AnyAddress) -> bool:
