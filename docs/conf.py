@@ -45,6 +45,8 @@ nitpick_ignore_regex = [
     ("py:.*", _foreign),
     ("py:(class|obj)", r"(.*\.)?[A-Z]"),  # type variables
     ("py:class", r"(.*\.)?_\w+"),  # private types of public fields
+    # In signatures that name a type which is imported for type checkers only, all names stay as they are written.
+    ("py:class", r"(Path|datetime(\.datetime)?|(x509|ec)\.\w+|CertificateIssuerPrivateKeyTypes|PublicKey)"),
     ("py:class", r"linkerd_proxy\.mesh\.worker\.Job"),  # what a worker process is told: of no use to others
 ]
 

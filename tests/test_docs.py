@@ -8,7 +8,10 @@ import textwrap
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
+
+from linkerd_proxy.cli.main import cli
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -102,7 +105,11 @@ def commands_shown():
 @pytest.mark.parametrize("line", list(commands_shown()))
 def test_options_shown_exist(line):
     words = line.partition(" #")[0].split()[1:]
-    name = [words[0]] if words and not words[0].startswith("-") else []
+    name, command = [], cli
+    for word in words:  # a group's commands have options of their own
+        if not isinstance(command, click.Group) or word.startswith("-"):
+            break
+        name, command = [*name, word], command.commands.get(word)
     shown = subprocess.run(
         [sys.executable, "-m", "linkerd_proxy", *name, "--help"], capture_output=True, text=True, check=True
     ).stdout

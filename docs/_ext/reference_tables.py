@@ -108,9 +108,9 @@ def option_rows(command: click.Command) -> Iterator[tuple[str, str, str]]:
         yield f"``{record[0]}``", ", ".join(f"``{name}``" for name in variables), escaped(text)
 
 
-def help_text(command: click.Command) -> str:
+def help_text(command: click.Command, names: Sequence[str]) -> str:
     """Return a command's usage and help; paragraphs that click shall leave as they are become literal blocks."""
-    context = click.Context(command, info_name=f"linkerd-proxy {command.name}")
+    context = click.Context(command, info_name=" ".join(["linkerd-proxy", *names]))
     paragraphs = [f"::\n\n    {command.get_usage(context).removeprefix('Usage: ')}"]
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         if paragraph.startswith("\b\n"):
@@ -148,7 +148,7 @@ def command_options(path: str) -> str:
         command = command.commands[name]
     rows = list(option_rows(command))
     table = list_table(("Option", "Environment", "What it does"), (28, 30, 42), rows) if rows else ""
-    return f"{help_text(command)}\n\n{table}"
+    return f"{help_text(command, names)}\n\n{table}"
 
 
 def drawing(file: Path) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from linkerd_proxy._version import __version__
+from linkerd_proxy.cli.authority import authority
 from linkerd_proxy.cli.demo import demo
 from linkerd_proxy.cli.exec import exec_
 from linkerd_proxy.cli.explain import explain
@@ -18,7 +19,7 @@ from linkerd_proxy.errors import InvalidConfiguration
 
 __all__ = ["cli", "main"]
 
-_GROUPS = {"Try": ("demo",), "Run": ("run", "exec", "redirect"), "Look": ("explain",)}
+_GROUPS = {"Try": ("demo",), "Run": ("run", "exec", "redirect", "authority"), "Look": ("explain",)}
 
 
 class _Commands(click.Group):
@@ -60,6 +61,7 @@ cli.add_command(demo)
 cli.add_command(run)
 cli.add_command(exec_)
 cli.add_command(redirect)
+cli.add_command(authority)
 cli.add_command(explain)
 
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from linkerd_proxy.tls.authority import utc_now
+from linkerd_proxy.tls.identity import Credentials
+from linkerd_proxy.tls.leaf import SKEW, signed_leaf
+from linkerd_proxy.tls.store import key_pem, to_pem
+
 if TYPE_CHECKING:
     import trustme
 
@@ -40,8 +45,34 @@ class Authority:
         """The trust anchor, PEM."""
         return self.ca.cert_pem.bytes()
 
+    def issue(self, identity: str, *, lifetime: float = 86400.0) -> Credentials:
+        """Issue what a proxy proves itself with: ``Given(authority.issue("web.mesh.local"))`` is an identity.
+
+        Args:
+            identity: DNS-like, or a SPIFFE ID. Of any trust domain: what a test needs may be wrong on purpose.
+            lifetime: Seconds for which it is valid, from a minute ago; one that is negative has expired.
+        """
+        from cryptography import x509
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        root = x509.load_pem_x509_certificate(self.roots)
+        signer = serialization.load_pem_private_key(self.ca.private_key_pem.bytes(), password=None)
+        assert isinstance(signer, ec.EllipticCurvePrivateKey)
+        key = ec.generate_private_key(ec.SECP256R1())
+        leaf = signed_leaf(
+            identity,
+            key.public_key(),
+            issuer=root,
+            signer=signer,
+            issued=utc_now(),
+            lifetime=lifetime,
+            skew=SKEW + max(0.0, -lifetime) * 2,
+        )
+        return Credentials(identity, (leaf,), key, (root,))
+
     def issue_svid(self, identity: str, *, lifetime: float = 86400.0) -> Svid:
-        """Issue a certificate whose one name is a SPIFFE ID.
+        """Issue a certificate whose one name is a SPIFFE ID, as PEM.
 
         Args:
             identity: For example ``spiffe://example.org/ns/default/sa/web``.
@@ -50,48 +81,10 @@ class Authority:
         Raises:
             ValueError: if it is no SPIFFE ID.
         """
-        import datetime
-
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.x509.oid import ExtendedKeyUsageOID
-
         if not identity.startswith("spiffe://") or identity == "spiffe://":
             raise ValueError(f"{identity!r} is no SPIFFE ID: write spiffe://trust-domain/path")
-        authority = x509.load_pem_x509_certificate(self.roots)
-        signer = serialization.load_pem_private_key(self.ca.private_key_pem.bytes(), password=None)
-        assert isinstance(signer, ec.EllipticCurvePrivateKey)
-        key = ec.generate_private_key(ec.SECP256R1())
-        issued = datetime.datetime.now(datetime.UTC)
-        start = issued - datetime.timedelta(seconds=60 + max(0.0, -lifetime) * 2)
-        usage = x509.KeyUsage(
-            digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
-            key_agreement=False, key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False,
-        )  # fmt: skip
-        purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([]))
-            .issuer_name(authority.subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(start)
-            .not_valid_after(issued + datetime.timedelta(seconds=lifetime))
-            # RFC 5280 section 4.2.1.6: with an empty subject the alternative name is critical.
-            .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)]), critical=True)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(usage, critical=True)
-            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-            .sign(signer, hashes.SHA256())
-        )
-        pem = serialization.Encoding.PEM
-        return Svid(
-            identity,
-            certificate.public_bytes(pem),
-            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-        )
+        made = self.issue(identity, lifetime=lifetime)
+        return Svid(identity, to_pem(made.chain), key_pem(made.key))
 
     def __repr__(self) -> str:
         return "<Authority of a test>"

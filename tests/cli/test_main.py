@@ -52,6 +52,8 @@ def test_version(option, capsys):
         (["run", "no_such_file.py:proxy"], "there is no file no_such_file.py"),
         (["run", "no.such.module:proxy"], "there is no module 'no.such.module'"),
         (["demo", "--for", "ever"], "'ever' is no duration"),
+        (["authority", "isue"], "Did you mean 'issue'?"),
+        (["authority", "init", "x", "--lifetime", "5"], "give a number with a unit"),
         (["explain", "XYZZY"], "there is no failure code XYZZY"),
         (["explain", "ufx"], "did you mean UF?"),
     ],
