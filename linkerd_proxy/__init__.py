@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.errors import ConnectFailed as ConnectFailed
     from linkerd_proxy.errors import ConnectTimeout as ConnectTimeout
     from linkerd_proxy.errors import InvalidConfiguration as InvalidConfiguration
+    from linkerd_proxy.errors import NoBackend as NoBackend
     from linkerd_proxy.errors import NoRoute as NoRoute
     from linkerd_proxy.errors import Overloaded as Overloaded
     from linkerd_proxy.errors import ProxyError as ProxyError
@@ -64,7 +65,18 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.retry.budget import Budget as Budget
     from linkerd_proxy.retry.retry import Retry as Retry
     from linkerd_proxy.retry.timeout import Timeout as Timeout
+    from linkerd_proxy.route.match import Exact as Exact
+    from linkerd_proxy.route.match import GrpcMatch as GrpcMatch
+    from linkerd_proxy.route.match import Match as Match
+    from linkerd_proxy.route.match import Prefix as Prefix
+    from linkerd_proxy.route.match import Regex as Regex
+    from linkerd_proxy.route.redirect import Redirect as Redirect
+    from linkerd_proxy.route.redirect import ReplacePrefix as ReplacePrefix
+    from linkerd_proxy.route.redirect import Rewrite as Rewrite
     from linkerd_proxy.route.route import Route as Route
+    from linkerd_proxy.route.rules import GrpcRoute as GrpcRoute
+    from linkerd_proxy.route.rules import HttpRoute as HttpRoute
+    from linkerd_proxy.route.rules import Rule as Rule
     from linkerd_proxy.tcp.connect import Connect as Connect
     from linkerd_proxy.tcp.forward import Forward as Forward
     from linkerd_proxy.tcp.proxy_protocol import ProxyProtocol as ProxyProtocol
@@ -88,26 +100,38 @@ _HOMES = {
     "Detect": "detect.detect",
     "Dial": "core.work",
     "Drain": "core.drain",
+    "Exact": "route.match",
     "Exchange": "core.work",
     "Forward": "tcp.forward",
+    "GrpcMatch": "route.match",
+    "GrpcRoute": "route.rules",
     "Headers": "headers",
     "Http": "http.server",
+    "HttpRoute": "route.rules",
     "InvalidConfiguration": "errors",
     "Layer": "core.stack",
     "Limit": "policy.admit",
     "Limits": "http.limits",
     "Listener": "core.serve",
+    "Match": "route.match",
     "Metrics": "metrics.layer",
+    "NoBackend": "errors",
     "NoRoute": "errors",
     "Overloaded": "errors",
+    "Prefix": "route.match",
     "ProxyError": "errors",
     "ProxyProtocol": "tcp.proxy_protocol",
+    "Redirect": "route.redirect",
+    "Regex": "route.match",
+    "ReplacePrefix": "route.redirect",
     "Request": "core.message",
     "Rescue": "http.rescue",
     "Response": "core.message",
     "ResponseTimeout": "errors",
     "Retry": "retry.retry",
+    "Rewrite": "route.redirect",
     "Route": "route.route",
+    "Rule": "route.rules",
     "SendProxyProtocol": "tcp.proxy_protocol",
     "SendTransportHeader": "tcp.transport_header",
     "Service": "core.stack",
@@ -149,26 +173,38 @@ __all__ = [
     "Detect",
     "Dial",
     "Drain",
+    "Exact",
     "Exchange",
     "Forward",
+    "GrpcMatch",
+    "GrpcRoute",
     "Headers",
     "Http",
+    "HttpRoute",
     "InvalidConfiguration",
     "Layer",
     "Limit",
     "Limits",
     "Listener",
+    "Match",
     "Metrics",
+    "NoBackend",
     "NoRoute",
     "Overloaded",
+    "Prefix",
     "ProxyError",
     "ProxyProtocol",
+    "Redirect",
+    "Regex",
+    "ReplacePrefix",
     "Request",
     "Rescue",
     "Response",
     "ResponseTimeout",
     "Retry",
+    "Rewrite",
     "Route",
+    "Rule",
     "SendProxyProtocol",
     "SendTransportHeader",
     "Service",

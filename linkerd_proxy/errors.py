@@ -28,6 +28,7 @@ __all__ = [
     "Injected",
     "InvalidConfiguration",
     "LoopDetected",
+    "NoBackend",
     "NoCredentials",
     "NoRoute",
     "NoTarget",
@@ -70,6 +71,8 @@ class ProxyError(Exception):
     closes: ClassVar[bool] = True
     """Whether the answer also ends the client's HTTP/1 connection, as Linkerd does."""
     remedy: ClassVar[str] = ""
+    retry_after: float | None = None
+    """Seconds after which to try again, for the answer's ``retry-after``, or None."""
 
     def __init__(
         self,
@@ -286,6 +289,14 @@ class NoRoute(ProxyError):
     remedy = 'add a route for it, for example "/": ...'
 
 
+class NoBackend(ProxyError):
+    """A route matches the request but sends it nowhere: it has no backend, or none with any weight."""
+
+    code = "NB"
+    closes = False
+    remedy = "give the rule a backend"
+
+
 class NoTarget(BadGateway):
     """A layer should connect but nothing said where to."""
 
@@ -354,6 +365,7 @@ class Overloaded(ProxyError):
 
     code = "UO"
     status = 503
+    retry_after = 1.0  # own figure: shed load comes back soon, and spread by the clients' own jitter
     grpc_status = GrpcStatus.UNAVAILABLE
     remedy = "retry later, or raise the limit that the message names"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from linkerd_proxy.errors import (
     AlreadyAnswered,
     GrpcStatus,
     NotAnswered,
-    Overloaded,
     ProxyError,
     UpstreamProtocolError,
     UpstreamReset,
@@ -27,7 +27,6 @@ from linkerd_proxy.headers import Headers
 __all__ = ["Rescue", "Verdict", "explain"]
 
 _MAX_MESSAGE = 512  # characters of an explanation in a header: own figure, a small part of what heads may be long
-_RETRY_AFTER = 1  # seconds; own figure: shed load comes back soon, and spread by the clients' own jitter
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ def explain(error: Exception) -> Verdict:
             error.status,
             error.grpc_status,
             error.closes,
-            _RETRY_AFTER if isinstance(error, Overloaded) else None,
+            None if error.retry_after is None else max(1, math.ceil(error.retry_after)),
         )
     if isinstance(error, OSError | trio.BrokenResourceError):
         message = "the connection to the upstream failed; look into the proxy's log"

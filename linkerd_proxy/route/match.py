@@ -1,155 +1,159 @@
-"""Hosts and path prefixes, compiled for look-up."""
+"""What a rule asks of a request: its path, headers, query parameters and method, or a gRPC service and method."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Generic
-
-from typing_extensions import TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
 
 from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.route.key import parse_path
 
-__all__ = ["Key", "Table", "parse_key", "split_authority"]
+__all__ = ["Exact", "GrpcMatch", "Match", "Prefix", "Regex", "Value"]
 
-T = TypeVar("T")
-
-_LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
-_HOST = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\]")
-_PATH = re.compile(r"(?:/[!$&'()*+,\-.0-9:;=@A-Z_a-z~%]*)*")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_RPC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """What one route matches.
+class Exact:
+    """Matches one text, letter by letter."""
 
-    Args:
-        host: In lower case, with a port if the user gave one; empty for any. ``*.`` in front matches every subdomain.
-        path: A prefix of whole segments, without a slash at its end; empty for any.
-    """
-
-    host: str
-    path: str
+    value: str
 
     def __str__(self) -> str:
-        return self.host + (self.path or "/")
+        return f"={self.value}"
 
 
-def parse_key(text: str) -> Key:
-    """Read ``/prefix``, ``host``, ``host/prefix`` or ``*.example.com/prefix``, the host perhaps with a port.
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Matches a path and everything below it: ``/api`` matches ``/api`` and ``/api/v1`` but not ``/apis``."""
+
+    value: str
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """Matches the whole text (``fullmatch``) by a regular expression of Python's.
+
+    The pattern is the operator's: one with nested repetitions, as ``(a+)+b``, can be made to run for ever by whoever
+    chooses the text. So write none, and take none from others.
 
     Raises:
-        InvalidConfiguration: naming the key, and what to write instead.
-    """
-    host, slash, rest = text.partition("/")
-    path = slash + rest
-    if not text:
-        raise InvalidConfiguration("a route's key is empty: write '/' to match every request")
-    if not _PATH.fullmatch(path):
-        raise InvalidConfiguration(f"{text!r} is no route: {path!r} is no path; write it as clients send it, no query")
-    if host:
-        host = _host(host.lower(), text)
-    return Key(host, path.rstrip("/"))
-
-
-def _host(host: str, text: str) -> str:
-    if host.endswith(":"):
-        raise InvalidConfiguration(f"{text!r} is no route: write it without a scheme, and a port after every colon")
-    name, port = split_authority(host)
-    if port and not (port.isascii() and port.isdigit() and int(port[:6]) <= 65535):
-        raise InvalidConfiguration(f"{text!r} is no route: {port!r} is no port; give a number up to 65535, or none")
-    if not _HOST.fullmatch(name):
-        raise InvalidConfiguration(
-            f"{text!r} is no route: {name!r} is no host; write '/prefix', 'host/prefix' or '*.example.com/prefix'"
-        )
-    return host if port else name
-
-
-def split_authority(authority: str) -> tuple[str, str]:
-    """Return host and port of ``host[:port]``; the port is empty where there is none, IPv6 keeps its brackets."""
-    host, colon, port = authority.rpartition(":")
-    if not colon or "]" in port:
-        return authority, ""
-    return host, port
-
-
-class Table(Generic[T]):
-    """Finds the value of the key that matches best.
-
-    Host exact, before the longest wildcard, before any host; and among those of one host the longest path prefix. A
-    host with a port in its key comes before the same one without. Where the best host has no matching path, the next
-    best is tried, as Linkerd does.
+        InvalidConfiguration: if the pattern can't be read.
     """
 
-    __slots__ = ("_any", "_hosts", "_keys", "_ports", "_wildcards")
+    value: str
+    pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
-    def __init__(self, routes: Mapping[Key, T]) -> None:
-        by_host: dict[str, list[tuple[str, T]]] = {}
-        for key, value in routes.items():
-            by_host.setdefault(key.host, []).append((key.path, value))
-        paths = {host: _Paths(prefixes) for host, prefixes in by_host.items()}
-        self._keys = tuple(routes)
-        self._any = paths.pop("", None)
-        self._hosts = {host: table for host, table in paths.items() if not host.startswith("*")}
-        self._wildcards = {host[1:]: table for host, table in paths.items() if host.startswith("*")}
-        self._ports = any(split_authority(host)[1] for host in paths)
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "pattern", re.compile(self.value))
+        except re.error as error:
+            raise InvalidConfiguration(f"Regex({self.value!r}) can't be read: {error}; correct the pattern") from None
 
-    def find(self, authority: str, path: str) -> T | None:
-        """Return the best match's value, or None.
-
-        Args:
-            authority: ``host[:port]`` as the client sent it; may be empty.
-            path: The request's path; its query is ignored.
-        """
-        path = path.partition("?")[0]
-        if self._hosts or self._wildcards:
-            for table in self._of_host(authority.lower()):
-                found = table.find(path)
-                if found is not None:
-                    return found
-        return None if self._any is None else self._any.find(path)
-
-    def _of_host(self, authority: str) -> Iterator[_Paths[T]]:
-        name, port = split_authority(authority)
-        name = name.removesuffix(".")
-        hosts = [f"{name}:{port}", name] if port and self._ports else [name]
-        for host in hosts:
-            if table := self._hosts.get(host):
-                yield table
-        if self._wildcards:
-            yield from self._of_suffixes(hosts)
-
-    def _of_suffixes(self, hosts: list[str]) -> Iterator[_Paths[T]]:
-        dot = hosts[0].find(".", 1)
-        while dot > 0:
-            for host in hosts:
-                if table := self._wildcards.get(host[dot:]):
-                    yield table
-            dot = hosts[0].find(".", dot + 1)
-
-    def nearest(self, authority: str, path: str) -> Key:
-        """Return the key that looks most like a request that none matched, for telling the user."""
-        name = split_authority(authority.lower())[0]
-        return max(self._keys, key=lambda key: (_alike(key.host[::-1], name[::-1]), _alike(key.path, path)))
+    def __str__(self) -> str:
+        return f"~{self.value}"
 
 
-def _alike(left: str, right: str) -> int:
-    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+Value: TypeAlias = str | Exact | Regex
+"""What a header or a query parameter must be; a plain text is meant letter by letter."""
 
 
-class _Paths(Generic[T]):
-    """The path prefixes of one host, the longest first."""
+def _frozen(match: object, values: Mapping[str, Value], name: str, *, lower: bool) -> Mapping[str, Exact | Regex]:
+    """Return the conditions with their names checked and their texts made :class:`Exact`."""
+    checked: dict[str, Exact | Regex] = {}
+    for key, value in values.items():
+        if lower and not _TOKEN.fullmatch(key):
+            raise InvalidConfiguration(f"{type(match).__name__}({name}=...): {key!r} is no header's name; correct it")
+        checked[key.lower() if lower else key] = Exact(value) if isinstance(value, str) else value
+    frozen = MappingProxyType(checked)
+    object.__setattr__(match, name, frozen)
+    return frozen
 
-    __slots__ = ("_prefixes", "_root")
 
-    def __init__(self, prefixes: list[tuple[str, T]]) -> None:
-        ordered = sorted(prefixes, key=lambda entry: -len(entry[0]))
-        self._root = next((value for prefix, value in ordered if not prefix), None)
-        self._prefixes = [(prefix, f"{prefix}/", value) for prefix, value in ordered if prefix]
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Conditions that must all hold (Gateway API: HTTPRouteMatch).
 
-    def find(self, path: str) -> T | None:
-        for prefix, slashed, value in self._prefixes:
-            if path.startswith(prefix) and (len(path) == len(prefix) or path.startswith(slashed)):
-                return value
-        return self._root
+    Args:
+        path: A text is a prefix of whole segments; or :class:`Exact`, :class:`Prefix`, or :class:`Regex`. The path is
+            compared as the client sent it, without its query.
+        headers: By name, in any case; of a header that occurs several times, one occurrence has to match.
+        query: By name, compared decoded; of a parameter that occurs several times, one occurrence has to match.
+        method: In its own case, or None for any.
+
+    Raises:
+        InvalidConfiguration: for a path that none can be, or a header's name that none can be.
+    """
+
+    path: str | Exact | Prefix | Regex = "/"
+    headers: Mapping[str, Value] = field(default_factory=lambda: _NONE, hash=False)
+    query: Mapping[str, Value] = field(default_factory=lambda: _NONE, hash=False)
+    method: str | None = None
+
+    def __post_init__(self) -> None:
+        path = Prefix(self.path) if isinstance(self.path, str) else self.path
+        if not isinstance(path, Regex):
+            text = parse_path(path.value, path.value)
+            if not text:
+                raise InvalidConfiguration(f"Match({self.path!r}): an empty path; write '/' to match every request")
+            path = Prefix(text.rstrip("/") or "/") if isinstance(path, Prefix) else path
+        object.__setattr__(self, "path", path)
+        _frozen(self, self.headers, "headers", lower=True)
+        _frozen(self, self.query, "query", lower=False)
+        if self.method is not None and not _TOKEN.fullmatch(self.method):
+            raise InvalidConfiguration(f"Match(method={self.method!r}): no method; write for example 'GET'")
+
+    @property
+    def prefix(self) -> str | None:
+        """The path prefix that a match leaves known, without a slash at its end, or None."""
+        return self.path.value.rstrip("/") if isinstance(self.path, Prefix) else None
+
+    def __str__(self) -> str:
+        words = [self.method or "", str(self.path)]
+        words += [f"{name}: {value}" for name, value in self.headers.items()]
+        words += [f"?{name}{value}" for name, value in self.query.items()]
+        return " ".join(word for word in words if word)
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcMatch:
+    """Conditions on a gRPC call that must all hold (Gateway API: GRPCRouteMatch).
+
+    Args:
+        service: The full name of the service, as ``pkg.Greeter``, or None for any.
+        method: The name of its method, or None for any.
+        headers: As in :class:`Match`.
+
+    Raises:
+        InvalidConfiguration: for a name that none can be.
+    """
+
+    service: str | None = None
+    method: str | None = None
+    headers: Mapping[str, Value] = field(default_factory=lambda: _NONE, hash=False)
+
+    def __post_init__(self) -> None:
+        for kind, name in (("service", self.service), ("method", self.method)):
+            if name is not None and not _RPC_NAME.fullmatch(name):
+                raise InvalidConfiguration(
+                    f"GrpcMatch({kind}={name!r}): no {kind} of gRPC's; write 'pkg.Service' or 'Method'"
+                )
+        _frozen(self, self.headers, "headers", lower=True)
+
+    @property
+    def prefix(self) -> str | None:
+        """Always None: a gRPC path is matched whole."""
+        return None
+
+    def __str__(self) -> str:
+        words = [f"grpc {self.service or '*'}/{self.method or '*'}"]
+        words += [f"{name}: {value}" for name, value in self.headers.items()]
+        return " ".join(words)
