@@ -17,8 +17,15 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.address import Address as Address
     from linkerd_proxy.address import UnixAddress as UnixAddress
     from linkerd_proxy.address import parse_address as parse_address
+    from linkerd_proxy.balance.balance import Balance as Balance
+    from linkerd_proxy.balance.breaker import Breaker as Breaker
+    from linkerd_proxy.balance.picks import LeastRequest as LeastRequest
+    from linkerd_proxy.balance.picks import P2c as P2c
+    from linkerd_proxy.balance.picks import RoundRobin as RoundRobin
+    from linkerd_proxy.balance.towards import Towards as Towards
     from linkerd_proxy.core.backoff import Backoff as Backoff
     from linkerd_proxy.core.drain import Drain as Drain
+    from linkerd_proxy.core.endpoint import Endpoint as Endpoint
     from linkerd_proxy.core.message import Body as Body
     from linkerd_proxy.core.message import Request as Request
     from linkerd_proxy.core.message import Response as Response
@@ -36,10 +43,12 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.core.work import Target as Target
     from linkerd_proxy.core.work import Tls as Tls
     from linkerd_proxy.detect.detect import Detect as Detect
+    from linkerd_proxy.discover.static import Static as Static
     from linkerd_proxy.errors import BadGateway as BadGateway
     from linkerd_proxy.errors import BadRequest as BadRequest
     from linkerd_proxy.errors import ConnectFailed as ConnectFailed
     from linkerd_proxy.errors import ConnectTimeout as ConnectTimeout
+    from linkerd_proxy.errors import FailFast as FailFast
     from linkerd_proxy.errors import InvalidConfiguration as InvalidConfiguration
     from linkerd_proxy.errors import NoBackend as NoBackend
     from linkerd_proxy.errors import NoRoute as NoRoute
@@ -90,7 +99,9 @@ _HOMES = {
     "Backoff": "core.backoff",
     "BadGateway": "errors",
     "BadRequest": "errors",
+    "Balance": "balance.balance",
     "Body": "core.message",
+    "Breaker": "balance.breaker",
     "Budget": "retry.budget",
     "Client": "http.client",
     "Connect": "tcp.connect",
@@ -100,8 +111,10 @@ _HOMES = {
     "Detect": "detect.detect",
     "Dial": "core.work",
     "Drain": "core.drain",
+    "Endpoint": "core.endpoint",
     "Exact": "route.match",
     "Exchange": "core.work",
+    "FailFast": "errors",
     "Forward": "tcp.forward",
     "GrpcMatch": "route.match",
     "GrpcRoute": "route.rules",
@@ -110,6 +123,7 @@ _HOMES = {
     "HttpRoute": "route.rules",
     "InvalidConfiguration": "errors",
     "Layer": "core.stack",
+    "LeastRequest": "balance.picks",
     "Limit": "policy.admit",
     "Limits": "http.limits",
     "Listener": "core.serve",
@@ -118,6 +132,7 @@ _HOMES = {
     "NoBackend": "errors",
     "NoRoute": "errors",
     "Overloaded": "errors",
+    "P2c": "balance.picks",
     "Prefix": "route.match",
     "ProxyError": "errors",
     "ProxyProtocol": "tcp.proxy_protocol",
@@ -130,17 +145,20 @@ _HOMES = {
     "ResponseTimeout": "errors",
     "Retry": "retry.retry",
     "Rewrite": "route.redirect",
+    "RoundRobin": "balance.picks",
     "Route": "route.route",
     "Rule": "route.rules",
     "SendProxyProtocol": "tcp.proxy_protocol",
     "SendTransportHeader": "tcp.transport_header",
     "Service": "core.stack",
     "Stack": "core.stack",
+    "Static": "discover.static",
     "Streamed": "core.message",
     "Tagged": "tcp.transport_header",
     "Target": "core.work",
     "Timeout": "retry.timeout",
     "Tls": "core.work",
+    "Towards": "balance.towards",
     "TransportHeader": "tcp.transport_header",
     "UnixAddress": "address",
     "UpstreamClosed": "errors",
@@ -163,7 +181,9 @@ __all__ = [
     "Backoff",
     "BadGateway",
     "BadRequest",
+    "Balance",
     "Body",
+    "Breaker",
     "Budget",
     "Client",
     "Connect",
@@ -173,8 +193,10 @@ __all__ = [
     "Detect",
     "Dial",
     "Drain",
+    "Endpoint",
     "Exact",
     "Exchange",
+    "FailFast",
     "Forward",
     "GrpcMatch",
     "GrpcRoute",
@@ -183,6 +205,7 @@ __all__ = [
     "HttpRoute",
     "InvalidConfiguration",
     "Layer",
+    "LeastRequest",
     "Limit",
     "Limits",
     "Listener",
@@ -191,6 +214,7 @@ __all__ = [
     "NoBackend",
     "NoRoute",
     "Overloaded",
+    "P2c",
     "Prefix",
     "ProxyError",
     "ProxyProtocol",
@@ -203,17 +227,20 @@ __all__ = [
     "ResponseTimeout",
     "Retry",
     "Rewrite",
+    "RoundRobin",
     "Route",
     "Rule",
     "SendProxyProtocol",
     "SendTransportHeader",
     "Service",
     "Stack",
+    "Static",
     "Streamed",
     "Tagged",
     "Target",
     "Timeout",
     "Tls",
+    "Towards",
     "TransportHeader",
     "UnixAddress",
     "UpstreamClosed",

@@ -111,6 +111,9 @@ class Stack(_Frozen, Generic[A]):
         """Return this stack's own line in the drawing, without its branches."""
         return repr(self)
 
+    def __repr__(self) -> str:
+        return _constructor_call(self)
+
     def __str__(self) -> str:
         return "\n".join(_draw((self,)))
 

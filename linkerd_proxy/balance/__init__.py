@@ -1,0 +1,1 @@
+"""Spreading work over endpoints, and keeping it from those that are sick."""

@@ -1,0 +1,257 @@
+"""One piece of work at one endpoint, and what its end says about the endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import trio
+
+from linkerd_proxy.balance.breaker import Outcome
+from linkerd_proxy.balance.hints import retry_after_of
+from linkerd_proxy.balance.replica import Replica
+from linkerd_proxy.core.classify import Verdict, grpc_status_of
+from linkerd_proxy.core.message import Response
+from linkerd_proxy.core.work import Dial, Exchange, Respond
+from linkerd_proxy.errors import (
+    ConnectFailed,
+    IdleTimeout,
+    ResponseTimeout,
+    UpstreamClosed,
+    UpstreamProtocolError,
+    UpstreamReset,
+)
+
+if TYPE_CHECKING:
+    from linkerd_proxy.balance.pool import Pool
+
+__all__ = ["Classify", "DialFlight", "ExchangeFlight", "Flight"]
+
+Classify: TypeAlias = Callable[[int, str, str], Verdict]
+"""Judges an answer by its HTTP status, its gRPC status and the failure's code, the last two perhaps empty."""
+
+# What an endpoint is blamed for. Refusals of our own, and REFUSED_STREAM or GOAWAY, say nothing about its health.
+_BLAMED = (
+    ConnectFailed,
+    UpstreamClosed,
+    UpstreamReset,
+    UpstreamProtocolError,
+    ResponseTimeout,
+    IdleTimeout,
+    OSError,
+    trio.BrokenResourceError,
+)
+# Linkerd penalises these: linkerd2-proxy, linkerd/load-biaser.
+_PENALISED = frozenset({"2", "4", "8", "13", "14", "15"})
+_EXHAUSTED = "8"
+
+
+class Flight:
+    """One piece of work of any kind at one endpoint; it counts from now on as pending there."""
+
+    __slots__ = ("deadline", "generation", "judged", "pending", "pool", "probe", "replica", "started")
+
+    blind = True
+    """Whether nothing can be said before the end."""
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the work is as it was before, so that another endpoint may have it if this one wasn't reached."""
+        return False
+
+    def __init__(self, pool: Pool[Any], replica: Replica[Any], now: float) -> None:
+        self.pool = pool
+        self.replica = replica
+        self.started = now
+        self.pending = True
+        self.judged = False
+        """Whether the breaker has heard of it."""
+        replica.pending += 1
+        replica.active += 1
+        replica.picked += 1
+        self.probe = replica.state == "probation"
+        if self.probe:
+            pool.take(replica, blind=self.blind)
+        self.generation = replica.generation
+        self.deadline = trio.current_effective_deadline()
+
+    def wrap(self, work: Any) -> Any:  # the kind of work is its caller's
+        """Return the work for the endpoint, made to tell how it goes."""
+        return work
+
+    def arrived(self, now: float) -> None:
+        """Note that the endpoint has answered: it took so long, and the work is no longer pending there."""
+        if self.pending:
+            self.leave()
+            self.replica.ewma.sample(now - self.started, now)
+
+    def served(self) -> None:
+        """Note that the work ended well."""
+        if not self.judged:
+            self.settle("success", trio.current_time())
+
+    def failed(self, error: Exception) -> None:
+        """Note that the work failed, which may be the endpoint's fault or not."""
+        if isinstance(error, _BLAMED):
+            now = trio.current_time()
+            self.penalise(now, None)
+            if not self.judged:
+                self.settle("failure", now, unreachable=isinstance(error, ConnectFailed))
+        elif self.probe:
+            self.pool.abandon(self)
+
+    def cancelled(self) -> None:
+        """Note that nobody wants the work any more; if a deadline is why, that is an answer too."""
+        now = trio.current_time()
+        if self.pending:
+            elapsed = now - self.started
+            if elapsed > self.replica.ewma.read(now):
+                self.replica.ewma.sample(elapsed, now)
+            if now >= self.deadline and not self.judged:
+                self.settle("failure", now)
+        if self.probe:
+            self.pool.abandon(self)
+
+    def penalise(self, now: float, hint: float | None) -> None:
+        """Make a failure count as slow, so that failing quickly attracts no work."""
+        ewma = self.replica.ewma
+        penalty = self.pool.penalty
+        took = now - self.started if self.pending else 0.0
+        self.leave()
+        if penalty or hint is not None:
+            ewma.sample(max(penalty, hint or 0.0, ewma.read(now)), now)
+        elif took:
+            ewma.sample(took, now)
+
+    def leave(self) -> None:
+        """Note that it waits for no answer any more."""
+        if self.pending:
+            self.pending = False
+            self.replica.pending -= 1
+
+    def settle(self, outcome: Outcome, now: float, *, unreachable: bool = False) -> None:
+        """Tell the breaker, once."""
+        self.judged = True
+        if outcome != "success":
+            self.replica.failed += 1
+        self.pool.settle(self, outcome, now, unreachable=unreachable)
+
+    def end(self) -> None:
+        """Give back what the work had at the endpoint."""
+        self.leave()
+        self.replica.release()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self.replica!r}>"
+
+
+class ExchangeFlight(Flight):
+    """An exchange at one endpoint: judged by its answer's head, and a gRPC call by its end."""
+
+    __slots__ = ("exchange", "response", "send")
+
+    blind = False
+
+    def __init__(self, pool: Pool[Any], replica: Replica[Any], now: float, exchange: Exchange) -> None:
+        super().__init__(pool, replica, now)
+        self.exchange = exchange
+        self.send: Respond = exchange.respond
+        self.response: Response | None = None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was answered."""
+        return self.response is None
+
+    def wrap(self, work: Exchange) -> Exchange:
+        """Return the exchange with its answer watched."""
+        return Exchange(work.request, self.respond, work.connection)
+
+    def respond(self, response: Response) -> Awaitable[None]:
+        """Look at an answer's head, and pass it on."""
+        if self.response is None and (response.status >= 200 or response.status == 101):
+            self.response = response
+            now = trio.current_time()
+            if response.status < 400 and self.exchange.request.version != "2":
+                self.arrived(now)
+                if self.probe:
+                    self.settle("success", now)
+            else:
+                self.look(response, now)
+        return self.send(response)
+
+    def look(self, response: Response, now: float) -> None:
+        """Judge an answer that is no plain success, as far as its head tells."""
+        grpc_status = response.headers.get("grpc-status") if self.exchange.request.is_grpc else None
+        if self.exchange.request.is_grpc and grpc_status is None and response.status < 400:
+            self.arrived(now)
+            if self.probe:  # its stream may go on for hours, and its end may still say otherwise
+                self.pool.pass_for_now(self)
+            return
+        self.judge(response, grpc_status or "", now)
+
+    def served(self) -> None:
+        """Note that the exchange ended; a gRPC call's trailers say how."""
+        response = self.response
+        if response is None:  # nobody answered: that is a layer's fault
+            if self.probe:
+                self.pool.abandon(self)
+        elif not self.judged:
+            if self.exchange.request.version == "2" and self.exchange.request.is_grpc:
+                self.judge(response, grpc_status_of(response), trio.current_time())
+            else:
+                self.settle("success", self.started)
+
+    def judge(self, response: Response, grpc_status: str, now: float) -> None:
+        """Judge an answer by its statuses."""
+        status = response.status
+        verdict = self.pool.classify(status, grpc_status, "")
+        limited = status == 429 or grpc_status == _EXHAUSTED
+        if (verdict == "failure" and status >= 500) or limited or grpc_status in _PENALISED:
+            hint = None
+            if status in {429, 503} or grpc_status:
+                hint = retry_after_of(response.headers, response.body.trailers)
+            self.penalise(now, hint)
+        else:
+            self.arrived(now)
+        self.settle("limited" if limited else verdict, now)
+
+
+class DialFlight(Flight):
+    """A dial at one endpoint: its latency is that of connecting, its load is the connections in use."""
+
+    __slots__ = ("connected", "use")
+
+    blind = False
+
+    def __init__(self, pool: Pool[Any], replica: Replica[Any], now: float, dial: Dial) -> None:
+        super().__init__(pool, replica, now)
+        self.use = dial.use
+        self.connected = False
+
+    @property
+    def untouched(self) -> bool:
+        """Whether there was no connection."""
+        return not self.connected
+
+    def wrap(self, work: Dial) -> Dial:
+        """Return the dial with its connecting watched."""
+        return Dial(work.target, self.watch, work.client, work.destination)
+
+    def watch(self, stream: trio.abc.HalfCloseableStream) -> Awaitable[None]:
+        """Note that the connection stands, and use it. It stays pending: a connection is load as long as it lives."""
+        now = trio.current_time()
+        self.connected = True
+        self.replica.ewma.sample(now - self.started, now)
+        self.settle("success", now)
+        return self.use(stream)
+
+    def failed(self, error: Exception) -> None:
+        """Note that no connection was made; what becomes of one that stood is its user's affair."""
+        if not self.connected:
+            super().failed(error)
+
+    def cancelled(self) -> None:
+        """Note that nobody wants the connection any more: that says something only before it stood."""
+        if not self.connected:
+            super().cancelled()
