@@ -165,6 +165,13 @@ async def test_workers_serve_and_drain():
         assert await process.wait() == 0
 
 
+async def test_grpc_call_is_answered():
+    async with example("grpc_call") as (process, _, said):
+        while "reply" not in said:
+            said += (await process.stdout.receive_some()).decode()
+        assert said.endswith("reply: hello you hello you hello you \n")
+
+
 @pytest.mark.parametrize("name", ["tcp_forward", "detect", "reverse_http", "handler", "echo", "embed_in_app"])
 async def test_control_c_ends_it(name):
     async with example(name) as (process, _, _):

@@ -35,4 +35,5 @@ async def open_background() -> AsyncIterator[trio.Nursery]:
             yield nursery
             nursery.cancel_scope.cancel()
     except ExceptionGroup as group:
-        raise unwrapped(group) from None
+        error = unwrapped(group)
+        raise error from error.__cause__  # not from None, which would take away why it happened
