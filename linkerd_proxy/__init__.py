@@ -70,6 +70,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.mesh.workers import run_workers as run_workers
     from linkerd_proxy.metrics.layer import Metrics as Metrics
     from linkerd_proxy.metrics.registry import current_registry as current_registry
+    from linkerd_proxy.metrics.tap import Tap as Tap
     from linkerd_proxy.policy.admit import Limit as Limit
     from linkerd_proxy.retry.budget import Budget as Budget
     from linkerd_proxy.retry.retry import Retry as Retry
@@ -155,6 +156,7 @@ _HOMES = {
     "Static": "discover.static",
     "Streamed": "core.message",
     "Tagged": "tcp.transport_header",
+    "Tap": "metrics.tap",
     "Target": "core.work",
     "Timeout": "retry.timeout",
     "Tls": "core.work",
@@ -237,6 +239,7 @@ __all__ = [
     "Static",
     "Streamed",
     "Tagged",
+    "Tap",
     "Target",
     "Timeout",
     "Tls",

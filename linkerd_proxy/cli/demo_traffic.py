@@ -8,12 +8,13 @@ from contextlib import AsyncExitStack
 
 import trio
 
-from linkerd_proxy.address import Address, AnyAddress
+from linkerd_proxy.address import AnyAddress
 from linkerd_proxy.cli.demo_apps import GRPC_PATH
 from linkerd_proxy.core.contain import code_of
 from linkerd_proxy.core.message import Request, Response
+from linkerd_proxy.core.own import own_connection
 from linkerd_proxy.core.stack import Service, opened
-from linkerd_proxy.core.work import Connection, Exchange
+from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import ProxyError
 from linkerd_proxy.http.client import Client
 from linkerd_proxy.io.dial import dial
@@ -189,30 +190,10 @@ async def _ask(service: Service[Exchange], request: Request) -> tuple[Response, 
         if response.is_final:
             answer.append((response, await response.body.read()))
 
-    here = Address("127.0.0.1", 0)
-    await service(Exchange(request, respond, Connection(_Nobody(), here, here)))
+    await service(Exchange(request, respond, own_connection()))
     if not answer:
         raise _Wrong("no answer")
     response, body = answer[0]
     if response.status != 200:
         raise _Wrong(f"status {response.status}, {response.headers.get('l5d-proxy-error') or 'no l5d-proxy-error'}")
     return response, body
-
-
-class _Nobody(trio.abc.HalfCloseableStream):
-    """The connection that a request of our own did not come on."""
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.sleep_forever()
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def send_eof(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()

@@ -15,11 +15,12 @@ from linkerd_proxy.cli.exec import exec_
 from linkerd_proxy.cli.explain import explain
 from linkerd_proxy.cli.redirect import redirect
 from linkerd_proxy.cli.run import run
-from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.cli.tap import tap
+from linkerd_proxy.errors import InvalidConfiguration, ProxyError
 
 __all__ = ["cli", "main"]
 
-_GROUPS = {"Try": ("demo",), "Run": ("run", "exec", "redirect", "authority"), "Look": ("explain",)}
+_GROUPS = {"Try": ("demo",), "Run": ("run", "exec", "redirect", "authority"), "Look": ("tap", "explain")}
 
 
 class _Commands(click.Group):
@@ -62,6 +63,7 @@ cli.add_command(run)
 cli.add_command(exec_)
 cli.add_command(redirect)
 cli.add_command(authority)
+cli.add_command(tap)
 cli.add_command(explain)
 
 
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except click.ClickException as error:
         return _failed(error.format_message())
-    except InvalidConfiguration as error:
+    except (InvalidConfiguration, ProxyError) as error:
         return _failed(str(error))
     except BrokenPipeError:  # whoever read our output has what he wanted
         sys.stderr.close()

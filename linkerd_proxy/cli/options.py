@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import TYPE_CHECKING
 
@@ -10,20 +9,12 @@ import click
 
 from linkerd_proxy.address import parse_address
 from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.mesh.log_level import parse_log_level
 
-__all__ = ["ADDRESS", "DURATION", "LOG_LEVEL", "SECONDS", "parse_duration", "parse_log_level"]
+__all__ = ["ADDRESS", "DURATION", "LOG_LEVEL", "SECONDS", "parse_duration"]
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_LEVELS = {
-    "trace": logging.DEBUG,
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-    "off": logging.CRITICAL + 1,
-}
 
 
 def parse_duration(text: str) -> float:
@@ -38,22 +29,6 @@ def parse_duration(text: str) -> float:
     if found is None:
         raise InvalidConfiguration(f"{text!r} is no duration: give a number with a unit (ms, s, m, h, d), as in 30s")
     return float(found[1]) * _SECONDS[found[2]]
-
-
-def parse_log_level(text: str) -> int:
-    """Return the level of ``info``, or what Linkerd's ``warn,linkerd=info`` says of the proxy itself.
-
-    Raises:
-        InvalidConfiguration: if it names no level.
-    """
-    level: int | None = None
-    for part in text.lower().split(","):
-        target, equals, name = part.strip().rpartition("=")
-        if name not in _LEVELS:
-            raise InvalidConfiguration(f"{text!r} names no log level: give one of {', '.join(_LEVELS)}")
-        if (equals and target.startswith("linkerd")) or (not equals and level is None):
-            level = _LEVELS[name]
-    return logging.WARNING if level is None else level
 
 
 if TYPE_CHECKING:

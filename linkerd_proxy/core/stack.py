@@ -19,7 +19,7 @@ from typing_extensions import TypeVar
 from linkerd_proxy.core.ready import Ready, announce_ready, hearing_ready
 from linkerd_proxy.core.shared import hosting
 
-__all__ = ["A", "B", "C", "Layer", "Service", "Stack", "opened"]
+__all__ = ["A", "B", "C", "Layer", "Service", "Stack", "as_data", "opened"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -254,3 +254,18 @@ def _draw(nodes: Sequence[Layer[Any, Any] | Stack[Any]]) -> list[str]:
         else:
             lines.append(repr(node))
     return lines
+
+
+def as_data(stack: Stack[Any]) -> list[dict[str, Any]]:
+    """Return the drawing as plain data: each layer in order, the last with its branches."""
+    nodes = (*stack.layers, stack.end) if isinstance(stack, _Pipe) else (stack,)
+    found: list[dict[str, Any]] = []
+    for node in nodes:
+        if isinstance(node, _Pipe):
+            found += as_data(node)
+        elif isinstance(node, Stack):
+            branches = {name: as_data(branch) for name, branch in node.branches()}
+            found.append({"stack": node.title()} | ({"branches": branches} if branches else {}))
+        else:
+            found.append({"layer": repr(node)})
+    return found

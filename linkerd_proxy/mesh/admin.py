@@ -1,29 +1,48 @@
-"""The admin endpoint: ``/live``, ``/ready``, ``/metrics`` and ``/config``, served by the package's own layers."""
+"""The admin endpoint: probes, metrics, configuration, and looks into the running proxy, by our own layers."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
 
+from linkerd_proxy.address import Address
 from linkerd_proxy.core.drain import Drain
-from linkerd_proxy.core.message import Request, Response
-from linkerd_proxy.core.stack import Stack
-from linkerd_proxy.core.work import Connection
-from linkerd_proxy.http.handler import handler
+from linkerd_proxy.core.message import Response
+from linkerd_proxy.core.stack import Service, Stack, as_data
+from linkerd_proxy.core.work import Connection, Exchange
+from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.http.server import Http
+from linkerd_proxy.mesh.environment import shown_environment
+from linkerd_proxy.mesh.log_level import apply_log_level, shown_log_level
+from linkerd_proxy.mesh.tap_stream import stream_tap
+from linkerd_proxy.mesh.tasks import task_tree
+from linkerd_proxy.metrics.bounds import Bounds
 from linkerd_proxy.metrics.exposition import Exposition
 from linkerd_proxy.metrics.negotiation import CONTENT_TYPES, accepts_gzip, chosen_format
 from linkerd_proxy.metrics.registry import Registry, current_registry
 
 __all__ = ["admin"]
 
-_PLAIN = ("content-type", "text/plain; charset=utf-8")
-_PATHS = {
-    "/live": "the process runs",
-    "/ready": "it takes traffic: 200, or 503 while it starts or drains",
-    "/metrics": "Prometheus text; OpenMetrics, or protobuf with native histograms, by Accept; gzip",
-    "/config": "the tree of layers",
-}
+_TEXT = ("content-type", "text/plain; charset=utf-8")
+_JSON = ("content-type", "application/json")
+_READ = ("GET", "HEAD")
+_LONGEST_LEVEL = 1024  # bytes of a PUT to /proxy-log-level
+
+_Answer: TypeAlias = Callable[[Exchange], Awaitable[Response | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """One path: what it is for, how it may be asked, whether only by this host, and what answers."""
+
+    text: str
+    methods: tuple[str, ...]
+    answer: _Answer
+    private: bool = False
 
 
 async def _this_run() -> Registry:
@@ -36,52 +55,159 @@ def admin(
     *,
     ready: Callable[[], bool] = lambda: True,
     registry: Callable[[], Awaitable[Registry]] = _this_run,
+    bounds: Bounds = Bounds(),  # noqa: B008  # frozen
+    shutdown: bool = False,
+    serves_here: bool = True,
 ) -> Stack[Connection]:
-    """Return a stack that answers probes and scrapes, under Linkerd's paths.
+    """Return a stack that answers probes, scrapes and questions, under Linkerd's paths where Linkerd has them.
 
     Serve it with a drain of its own, so that it goes on answering while the proxy drains:
     ``serve(admin(drain, proxy), await open_listeners(":4191"))``.
 
     Args:
         drain: The proxy's; once started, ``/ready`` answers 503.
-        config: What ``/config`` shows, as ``str()`` gives it: the proxy's stack.
+        config: What ``/config`` shows: the proxy's stack.
         ready: Whether the proxy takes traffic.
         registry: Fetches the metrics to show; by default those of this Trio run.
+        bounds: The classic buckets of histograms.
+        shutdown: Whether ``POST /shutdown`` from this host starts the drain.
+        serves_here: Whether this process has the traffic, so that it can be tapped here; workers have it elsewhere.
 
-    It knows no more than what it shows, changes nothing and reads no request bodies; yet whoever reaches it can read
-    all of that, so listen where only friends are. Source: linkerd2-proxy, linkerd/app/admin/src/server.rs.
+    Whoever reaches it can read all that, so listen where only friends are. What changes something, or shows the inside,
+    is for this host alone: the loopback or a Unix socket. Source: linkerd2-proxy, linkerd/app/admin/src/server.rs.
     """
+    views = _Views(drain, config, ready, registry, bounds)
+    pages = {
+        "/live": _Page("the process runs", _READ, views.live),
+        "/ready": _Page("it takes traffic: 200, or 503 while it starts or drains", _READ, views.ready),
+        "/metrics": _Page(
+            "Prometheus text; OpenMetrics, or protobuf with native histograms, by Accept; gzip", _READ, views.metrics
+        ),
+        "/config": _Page("the tree of layers, as text or as JSON by Accept", _READ, views.config),
+        "/env.json": _Page("the proxy's environment variables; ?A&B for some", _READ, views.environment),
+        "/proxy-log-level": _Page("the level of the log; PUT changes it", (*_READ, "PUT"), views.log_level),
+        "/tasks": _Page("the tasks that run, and the layers that they are in", _READ, views.tasks, private=True),
+    }
+    if serves_here:
+        pages["/tap"] = _Page("live requests, as lines of JSON", _READ, views.tap, private=True)
+    if shutdown:
+        pages["/shutdown"] = _Page("POST starts the drain", ("POST",), views.shutdown, private=True)
+    return Http() | Rescue() | _Admin(pages)
 
-    async def answer(request: Request) -> Response:
-        path = request.path.partition("?")[0]
-        if path not in _PATHS:
-            return _text(404, _index())
-        if request.method not in {"GET", "HEAD"}:
-            return _text(405, "use GET or HEAD\n", [("allow", "GET, HEAD")])
-        if path == "/metrics":
-            return _metrics(request, await registry())
-        if path == "/config":
-            return _text(200, f"{config}\n")
-        if path == "/ready" and (drain.draining or not ready()):
-            return _text(503, "draining\n" if drain.draining else "starting\n")
-        return _text(200, f"{path[1:]}\n")
 
-    return Http() | Rescue() | handler(answer)
+@dataclass(frozen=True, slots=True, repr=False)
+class _Admin(Stack[Exchange]):
+    """Sends each request to its page."""
+
+    pages: dict[str, _Page]
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Service[Exchange]]:
+        """Yield the live service."""
+
+        async def service(exchange: Exchange) -> None:
+            try:
+                response = await self._answer(exchange)
+            except InvalidConfiguration as error:
+                response = _text(400, f"{error}\n")
+            if response is not None:
+                await exchange.respond(response)
+
+        yield service
+
+    async def _answer(self, exchange: Exchange) -> Response | None:
+        page = self.pages.get(exchange.request.path.partition("?")[0])
+        if page is None:
+            return _text(404, self._index())
+        if exchange.request.method not in page.methods:
+            allowed = ", ".join(page.methods)
+            return _text(405, f"use {' or '.join(page.methods)}\n", [("allow", allowed)])
+        if (page.private or exchange.request.method not in _READ) and not _is_from_here(exchange.connection):
+            return _text(403, "this is for clients on the proxy's own host: ask by way of the loopback\n")
+        return await page.answer(exchange)
+
+    def _index(self) -> str:
+        width = max(map(len, self.pages))
+        return "".join(f"{path:<{width}}  {page.text}\n" for path, page in self.pages.items())
+
+    def __repr__(self) -> str:
+        return f"admin({', '.join(self.pages)})"
+
+
+class _Views:
+    """The answers of one admin endpoint."""
+
+    def __init__(
+        self,
+        drain: Drain,
+        config: object,
+        ready: Callable[[], bool],
+        registry: Callable[[], Awaitable[Registry]],
+        bounds: Bounds,
+    ) -> None:
+        self._drain = drain
+        self._config = config
+        self._ready = ready
+        self._registry = registry
+        self._bounds = bounds
+
+    async def live(self, _: Exchange) -> Response:
+        return _text(200, "live\n")
+
+    async def ready(self, _: Exchange) -> Response:
+        if self._drain.draining or not self._ready():
+            return _text(503, "draining\n" if self._drain.draining else "starting\n")
+        return _text(200, "ready\n")
+
+    async def metrics(self, exchange: Exchange) -> Response:
+        kind = chosen_format(_field(exchange, "accept"))
+        gzip = accepts_gzip(_field(exchange, "accept-encoding"))
+        headers = [("content-type", CONTENT_TYPES[kind]), ("vary", "accept, accept-encoding")]
+        if gzip:
+            headers.append(("content-encoding", "gzip"))
+        return Response(200, headers, Exposition(await self._registry(), kind, gzip=gzip, bounds=self._bounds))
+
+    async def config(self, exchange: Exchange) -> Response:
+        if isinstance(self._config, Stack) and "application/json" in _field(exchange, "accept"):
+            return _json(as_data(self._config))
+        return _text(200, f"{self._config}\n")
+
+    async def environment(self, exchange: Exchange) -> Response:
+        accept = _field(exchange, "accept")
+        if accept and not any(kind in accept for kind in ("application/json", "application/*", "*/*")):
+            return _text(406, "this is JSON: accept application/json\n")
+        return _json(shown_environment(exchange.request.path.partition("?")[2]))
+
+    async def log_level(self, exchange: Exchange) -> Response:
+        if exchange.request.method == "PUT":
+            text = (await exchange.request.body.read(_LONGEST_LEVEL)).decode("utf-8", "replace")
+            apply_log_level(text.strip())
+            return Response(204)
+        return _text(200, f"{shown_log_level()}\n")
+
+    async def tasks(self, _: Exchange) -> Response:
+        return _text(200, "".join(f"{line}\n" for line in task_tree()))
+
+    async def tap(self, exchange: Exchange) -> None:
+        await stream_tap(exchange)
+
+    async def shutdown(self, _: Exchange) -> Response:
+        self._drain.start()
+        return _text(200, "shutting down\n")
 
 
 def _text(status: int, text: str, more: Sequence[tuple[str, str]] = ()) -> Response:
-    return Response(status, [_PLAIN, *more], text.encode())
+    return Response(status, [_TEXT, *more], text.encode())
 
 
-def _index() -> str:
-    width = max(map(len, _PATHS))
-    return "".join(f"{path:<{width}}  {text}\n" for path, text in _PATHS.items())
+def _json(value: object) -> Response:
+    return Response(200, [_JSON], f"{json.dumps(value, indent=1)}\n".encode())
 
 
-def _metrics(request: Request, registry: Registry) -> Response:
-    kind = chosen_format(", ".join(request.headers.get_all("accept")))
-    gzip = accepts_gzip(", ".join(request.headers.get_all("accept-encoding")))
-    headers = [("content-type", CONTENT_TYPES[kind]), ("vary", "accept, accept-encoding")]
-    if gzip:
-        headers.append(("content-encoding", "gzip"))
-    return Response(200, headers, Exposition(registry, kind, gzip=gzip))
+def _field(exchange: Exchange, name: str) -> str:
+    return ", ".join(exchange.request.headers.get_all(name)).lower()
+
+
+def _is_from_here(connection: Connection) -> bool:
+    peer = connection.peer
+    return peer.is_loopback if isinstance(peer, Address) else True  # a Unix socket has no other hosts

@@ -14,6 +14,7 @@ from linkerd_proxy.http.h1.codec import CodecName
 from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.http.server import Http
 from linkerd_proxy.metrics.layer import Metrics
+from linkerd_proxy.metrics.tap import Tap
 from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.tcp.forward import Forward
 
@@ -37,9 +38,9 @@ def reverse_proxy(
     if not targets:
         raise InvalidConfiguration("a reverse proxy needs at least one target, for example 127.0.0.1:9000")
     upstream = Connect(*targets)
-    raw = Metrics[Connection]() | Forward() | upstream
+    raw = Metrics[Connection]() | Tap[Connection]() | Forward() | upstream
     if opaque:
         return raw
     # Metrics stands outside Rescue: it counts the answers that clients get, those of our own making too.
-    http = Metrics[Connection]() | Http(codec=codec) | Metrics() | Rescue() | Client(codec=codec) | upstream
+    http = Metrics[Connection]() | Http(codec=codec) | Metrics() | Tap() | Rescue() | Client(codec=codec) | upstream
     return Detect(http=http, otherwise=raw)

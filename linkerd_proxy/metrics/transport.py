@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import trio
 
@@ -126,7 +127,7 @@ class TransportMetrics:
 
             error = "CANCEL"
             try:
-                await inner(Dial(dial.target, use))
+                await inner(replace(dial, use=use))  # on whose behalf it is stays known
                 error = ""
             except Exception as failure:
                 error = code_of(failure)

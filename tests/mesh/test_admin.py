@@ -1,15 +1,26 @@
 import gzip
+import json
+import logging
 
 import pytest
 import trio
+import trio.testing
 
+from linkerd_proxy.address import Address
 from linkerd_proxy.core.drain import Drain
+from linkerd_proxy.core.message import Request
 from linkerd_proxy.core.serve import serve
+from linkerd_proxy.core.stack import opened
+from linkerd_proxy.core.work import Connection
+from linkerd_proxy.http.handler import handler
 from linkerd_proxy.io.dial import dial
 from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.admin import admin
+from linkerd_proxy.mesh.log_level import apply_log_level
 from linkerd_proxy.mesh.reverse import reverse_proxy
 from linkerd_proxy.metrics.registry import Registry, current_registry
+from linkerd_proxy.retry.timeout import Timeout
+from linkerd_proxy.testing import call, memory_connection
 
 
 @pytest.fixture
@@ -70,6 +81,15 @@ async def test_metrics_compressed_and_as_openmetrics(ask):
     assert gzip.decompress(body).endswith(b"# EOF\n")
 
 
+async def test_metrics_as_protobuf_where_native_histograms_are_asked_for(ask):
+    current_registry().histogram("things_ms", "Things").record(3)
+    get = await ask(Drain())
+    kind = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+    _, head, body = await get("/metrics", fields=f"accept: {kind},text/plain;q=0.5\r\n")
+    assert "content-type: application/vnd.google.protobuf" in head
+    assert b"things_ms" in body
+
+
 async def test_metrics_of_another_registry(ask):
     other = Registry()
     other.gauge("elsewhere", "").value = 1
@@ -93,7 +113,9 @@ async def test_what_it_does_not_have_is_a_list_of_what_it_has(ask):
     for path in ("/", "/metrics/", "/shutdown"):
         status, _, body = await get(path)
         assert status == 404
-        assert [line.split()[0] for line in body.decode().splitlines()] == ["/live", "/ready", "/metrics", "/config"]
+        assert [line.split()[0] for line in body.decode().splitlines()] == [
+            "/live", "/ready", "/metrics", "/config", "/env.json", "/proxy-log-level", "/tasks", "/tap",
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
@@ -116,3 +138,97 @@ async def test_a_failure_to_fetch_metrics_is_an_answer(ask):
 
     get = await ask(Drain(), registry=fail)
     assert (await get("/metrics"))[0] in {500, 502}
+
+
+async def test_the_configuration_as_json(ask):
+    get = await ask(Drain(), reverse_proxy(["127.0.0.1:9000"]))
+    status, head, body = await get("/config", fields="accept: application/json\r\n")
+    assert (status, "application/json" in head) == (200, True)
+    (detect,) = json.loads(body)
+    assert detect["stack"] == "Detect()"
+    assert set(detect["branches"]) == {"http", "otherwise"}
+    assert detect["branches"]["otherwise"][-1] == {"stack": "Connect('127.0.0.1:9000')"}
+
+
+async def test_the_environment_is_ours_alone_and_keeps_secrets(ask, monkeypatch):
+    monkeypatch.setenv("LINKERD2_PROXY_LOG", "info")
+    monkeypatch.setenv("LINKERD2_PROXY_TEST_TOKEN", "hush")
+    monkeypatch.setenv("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", "/token")
+    monkeypatch.setenv("AWS_THING", "hush")
+    get = await ask(Drain())
+    status, _, body = await get("/env.json")
+    found = json.loads(body)
+    assert status == 200
+    assert found["LINKERD2_PROXY_LOG"] == "info"
+    assert found["LINKERD2_PROXY_IDENTITY_TOKEN_FILE"] == "/token"
+    assert b"hush" not in body
+    assert "AWS_THING" not in found
+    _, _, some = await get("/env.json?LINKERD2_PROXY_LOG&AWS_THING")
+    assert json.loads(some) == {"LINKERD2_PROXY_LOG": "info", "AWS_THING": None}
+    assert (await get("/env.json", fields="accept: text/html\r\n"))[0] == 406
+
+
+@pytest.fixture
+def levels():
+    yield
+    apply_log_level("warn")
+    logging.getLogger("linkerd_proxy").setLevel(logging.NOTSET)
+
+
+async def test_the_log_level_is_shown_and_changed(ask, levels):
+    get = await ask(Drain())
+    put = "content-length: {}\r\n\r\n{}"
+    for text in ("debug", "warn,linkerd_proxy.http=debug"):
+        assert (await get("/proxy-log-level", "PUT", put.format(len(text), text)))[0] == 204
+        assert (await get("/proxy-log-level"))[2].decode() == f"{text}\n"
+    assert logging.getLogger("linkerd_proxy.http").getEffectiveLevel() == logging.DEBUG
+    status, _, body = await get("/proxy-log-level", "PUT", put.format(4, "loud"))
+    assert (status, b"names no log level" in body) == (400, True)
+    assert (await get("/proxy-log-level"))[2] == b"warn,linkerd_proxy.http=debug\n"
+    assert (await get("/proxy-log-level", "PUT", put.format(4, "info")))[0] == 204
+    assert logging.getLogger("linkerd_proxy.http").getEffectiveLevel() == logging.INFO
+
+
+async def test_shutdown_is_off_unless_asked_for_and_a_post(ask):
+    drain = Drain()
+    assert (await (await ask(drain))("/shutdown", "POST", "content-length: 0\r\n"))[0] == 404
+    get = await ask(drain, shutdown=True)
+    assert (await get("/shutdown"))[0] == 405
+    assert not drain.draining
+    assert (await get("/shutdown", "POST", "content-length: 0\r\n"))[0] == 200
+    assert drain.draining
+
+
+async def test_what_changes_or_shows_the_inside_is_for_this_host_alone():
+    far = Connection(memory_connection()[0], Address("192.0.2.1", 1), Address("192.0.2.2", 4191))
+    async with opened(admin(Drain(), shutdown=True).end) as service:
+        for method, path, expected in (
+            ("GET", "/live", 200),
+            ("GET", "/tasks", 403),
+            ("GET", "/tap", 403),
+            ("PUT", "/proxy-log-level", 403),
+            ("POST", "/shutdown", 403),
+        ):
+            async with call(service, Request(method, path), connection=far) as response:
+                assert response.status == expected, path
+
+
+async def test_the_tasks_show_the_layers_that_a_stuck_request_is_in(ask, nursery):
+    @handler
+    async def stuck(request):
+        await trio.sleep_forever()
+
+    async def ask_for_ever(service):
+        async with call(service, Request("GET", "/")):
+            pass
+
+    async with opened(Timeout(77) | stuck) as service:
+        nursery.start_soon(ask_for_ever, service, name="the stuck one")
+        await trio.testing.wait_all_tasks_blocked()
+        status, _, body = await (await ask(Drain()))("/tasks")
+        nursery.cancel_scope.cancel()
+    text = body.decode()
+    assert status == 200
+    assert "the stuck one" in text
+    shown = text.partition("the stuck one")[2]
+    assert shown.index("in Timeout") < shown.index("in handler(stuck)") < shown.index(" stuck\n")
