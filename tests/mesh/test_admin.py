@@ -231,4 +231,4 @@ async def test_the_tasks_show_the_layers_that_a_stuck_request_is_in(ask, nursery
     assert status == 200
     assert "the stuck one" in text
     shown = text.partition("the stuck one")[2]
-    assert shown.index("in Timeout") < shown.index("in handler(stuck)") < shown.index(" stuck\n")
+    assert shown.index("in Timeout") < shown.index("in Handler") < shown.index(" stuck\n")
