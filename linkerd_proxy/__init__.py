@@ -61,8 +61,13 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.http.client import Client as Client
     from linkerd_proxy.http.handler import handler as handler
     from linkerd_proxy.http.limits import Limits as Limits
+    from linkerd_proxy.http.mesh_headers import InboundHeaders as InboundHeaders
+    from linkerd_proxy.http.mesh_headers import OutboundHeaders as OutboundHeaders
     from linkerd_proxy.http.rescue import Rescue as Rescue
     from linkerd_proxy.http.server import Http as Http
+    from linkerd_proxy.http.upgrade import BETWEEN_PROXIES as BETWEEN_PROXIES
+    from linkerd_proxy.http.upgrade import Downgrade as Downgrade
+    from linkerd_proxy.http.upgrade import Upgrade as Upgrade
     from linkerd_proxy.io.listen import open_listeners as open_listeners
     from linkerd_proxy.mesh.admin import admin as admin
     from linkerd_proxy.mesh.reverse import reverse_proxy as reverse_proxy
@@ -97,6 +102,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
 
 _HOMES = {
     "Address": "address",
+    "BETWEEN_PROXIES": "http.upgrade",
     "Backoff": "core.backoff",
     "BadGateway": "errors",
     "BadRequest": "errors",
@@ -111,6 +117,7 @@ _HOMES = {
     "Connection": "core.work",
     "Detect": "detect.detect",
     "Dial": "core.work",
+    "Downgrade": "http.upgrade",
     "Drain": "core.drain",
     "Endpoint": "core.endpoint",
     "Exact": "route.match",
@@ -122,6 +129,7 @@ _HOMES = {
     "Headers": "headers",
     "Http": "http.server",
     "HttpRoute": "route.rules",
+    "InboundHeaders": "http.mesh_headers",
     "InvalidConfiguration": "errors",
     "Layer": "core.stack",
     "LeastRequest": "balance.picks",
@@ -132,6 +140,7 @@ _HOMES = {
     "Metrics": "metrics.layer",
     "NoBackend": "errors",
     "NoRoute": "errors",
+    "OutboundHeaders": "http.mesh_headers",
     "Overloaded": "errors",
     "P2c": "balance.picks",
     "Prefix": "route.match",
@@ -163,6 +172,7 @@ _HOMES = {
     "Towards": "balance.towards",
     "TransportHeader": "tcp.transport_header",
     "UnixAddress": "address",
+    "Upgrade": "http.upgrade",
     "UpstreamClosed": "errors",
     "UpstreamReset": "errors",
     "Whole": "core.message",
@@ -179,6 +189,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BETWEEN_PROXIES",
     "Address",
     "Backoff",
     "BadGateway",
@@ -194,6 +205,7 @@ __all__ = [
     "Connection",
     "Detect",
     "Dial",
+    "Downgrade",
     "Drain",
     "Endpoint",
     "Exact",
@@ -205,6 +217,7 @@ __all__ = [
     "Headers",
     "Http",
     "HttpRoute",
+    "InboundHeaders",
     "InvalidConfiguration",
     "Layer",
     "LeastRequest",
@@ -215,6 +228,7 @@ __all__ = [
     "Metrics",
     "NoBackend",
     "NoRoute",
+    "OutboundHeaders",
     "Overloaded",
     "P2c",
     "Prefix",
@@ -246,6 +260,7 @@ __all__ = [
     "Towards",
     "TransportHeader",
     "UnixAddress",
+    "Upgrade",
     "UpstreamClosed",
     "UpstreamReset",
     "Whole",

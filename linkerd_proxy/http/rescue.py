@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import trio
 
@@ -88,17 +89,20 @@ class Rescue(Layer[Exchange, Exchange]):
     HTTP/2 client, whose code then reaches it.
 
     Args:
-        headers: Whether answers carry ``l5d-proxy-error`` with the code and the message, which names addresses.
+        headers: Whether answers carry ``l5d-proxy-error`` with the code and the message, which names addresses;
+            ``"meshed"`` for those to clients that proved an identity.
     """
 
-    headers: bool = True
+    headers: bool | Literal["meshed"] = True
 
     @asynccontextmanager
     async def open(self, inner: Service[Exchange]) -> AsyncIterator[Service[Exchange]]:
         """Yield the live service."""
 
         async def service(exchange: Exchange) -> None:
-            rescued = _Rescued(exchange, self.headers)
+            tls = exchange.connection.tls
+            meshed = tls is not None and tls.peer_identity is not None
+            rescued = _Rescued(exchange, meshed if self.headers == "meshed" else self.headers)
             try:
                 await inner(exchange.answering(rescued.respond))
                 if not rescued.answered:

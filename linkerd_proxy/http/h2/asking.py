@@ -80,9 +80,15 @@ class ClientChannel(Channel["H2Client"]):
     def send_request(self) -> bool:
         """Queue the head, and a small body with it; return whether content remains to be sent."""
         request = self.request
-        fields = self._fields()
         body = request.body
         engine = self.link.engine
+        try:
+            fields = self._fields()
+        except RequestRefused:
+            engine.abandon(
+                self.stream
+            )  # the upstream never heard of it: a reset would be a breach that ends all streams
+            raise
         if request.wants_tunnel:
             engine.send_head(self.stream, fields, end=False)
             return True
