@@ -48,12 +48,14 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.errors import BadRequest as BadRequest
     from linkerd_proxy.errors import ConnectFailed as ConnectFailed
     from linkerd_proxy.errors import ConnectTimeout as ConnectTimeout
+    from linkerd_proxy.errors import Denied as Denied
     from linkerd_proxy.errors import FailFast as FailFast
     from linkerd_proxy.errors import InvalidConfiguration as InvalidConfiguration
     from linkerd_proxy.errors import NoBackend as NoBackend
     from linkerd_proxy.errors import NoRoute as NoRoute
     from linkerd_proxy.errors import Overloaded as Overloaded
     from linkerd_proxy.errors import ProxyError as ProxyError
+    from linkerd_proxy.errors import RateLimited as RateLimited
     from linkerd_proxy.errors import ResponseTimeout as ResponseTimeout
     from linkerd_proxy.errors import UpstreamClosed as UpstreamClosed
     from linkerd_proxy.errors import UpstreamReset as UpstreamReset
@@ -77,6 +79,17 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.metrics.registry import current_registry as current_registry
     from linkerd_proxy.metrics.tap import Tap as Tap
     from linkerd_proxy.policy.admit import Limit as Limit
+    from linkerd_proxy.policy.authorize import Authorize as Authorize
+    from linkerd_proxy.policy.clients import Network as Network
+    from linkerd_proxy.policy.clients import TlsAuthenticated as TlsAuthenticated
+    from linkerd_proxy.policy.clients import TlsUnauthenticated as TlsUnauthenticated
+    from linkerd_proxy.policy.clients import Unauthenticated as Unauthenticated
+    from linkerd_proxy.policy.ratelimit import RateLimit as RateLimit
+    from linkerd_proxy.policy.ratelimit import RateOverride as RateOverride
+    from linkerd_proxy.policy.server_policy import Authorization as Authorization
+    from linkerd_proxy.policy.server_policy import LivePolicy as LivePolicy
+    from linkerd_proxy.policy.server_policy import ServerPolicy as ServerPolicy
+    from linkerd_proxy.policy.server_policy import default_policy as default_policy
     from linkerd_proxy.retry.budget import Budget as Budget
     from linkerd_proxy.retry.retry import Retry as Retry
     from linkerd_proxy.retry.timeout import Timeout as Timeout
@@ -103,6 +116,8 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
 _HOMES = {
     "Address": "address",
     "BETWEEN_PROXIES": "http.upgrade",
+    "Authorization": "policy.server_policy",
+    "Authorize": "policy.authorize",
     "Backoff": "core.backoff",
     "BadGateway": "errors",
     "BadRequest": "errors",
@@ -115,6 +130,7 @@ _HOMES = {
     "ConnectFailed": "errors",
     "ConnectTimeout": "errors",
     "Connection": "core.work",
+    "Denied": "errors",
     "Detect": "detect.detect",
     "Dial": "core.work",
     "Downgrade": "http.upgrade",
@@ -136,8 +152,10 @@ _HOMES = {
     "Limit": "policy.admit",
     "Limits": "http.limits",
     "Listener": "core.serve",
+    "LivePolicy": "policy.server_policy",
     "Match": "route.match",
     "Metrics": "metrics.layer",
+    "Network": "policy.clients",
     "NoBackend": "errors",
     "NoRoute": "errors",
     "OutboundHeaders": "http.mesh_headers",
@@ -146,6 +164,9 @@ _HOMES = {
     "Prefix": "route.match",
     "ProxyError": "errors",
     "ProxyProtocol": "tcp.proxy_protocol",
+    "RateLimit": "policy.ratelimit",
+    "RateLimited": "errors",
+    "RateOverride": "policy.ratelimit",
     "Redirect": "route.redirect",
     "Regex": "route.match",
     "ReplacePrefix": "route.redirect",
@@ -160,6 +181,7 @@ _HOMES = {
     "Rule": "route.rules",
     "SendProxyProtocol": "tcp.proxy_protocol",
     "SendTransportHeader": "tcp.transport_header",
+    "ServerPolicy": "policy.server_policy",
     "Service": "core.stack",
     "Stack": "core.stack",
     "Static": "discover.static",
@@ -169,8 +191,11 @@ _HOMES = {
     "Target": "core.work",
     "Timeout": "retry.timeout",
     "Tls": "core.work",
+    "TlsAuthenticated": "policy.clients",
+    "TlsUnauthenticated": "policy.clients",
     "Towards": "balance.towards",
     "TransportHeader": "tcp.transport_header",
+    "Unauthenticated": "policy.clients",
     "UnixAddress": "address",
     "Upgrade": "http.upgrade",
     "UpstreamClosed": "errors",
@@ -179,6 +204,7 @@ _HOMES = {
     "Workers": "mesh.workers",
     "admin": "mesh.admin",
     "current_registry": "metrics.registry",
+    "default_policy": "policy.server_policy",
     "handler": "http.handler",
     "open_listeners": "io.listen",
     "opened": "core.stack",
@@ -191,6 +217,8 @@ _HOMES = {
 __all__ = [
     "BETWEEN_PROXIES",
     "Address",
+    "Authorization",
+    "Authorize",
     "Backoff",
     "BadGateway",
     "BadRequest",
@@ -203,6 +231,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectTimeout",
     "Connection",
+    "Denied",
     "Detect",
     "Dial",
     "Downgrade",
@@ -224,8 +253,10 @@ __all__ = [
     "Limit",
     "Limits",
     "Listener",
+    "LivePolicy",
     "Match",
     "Metrics",
+    "Network",
     "NoBackend",
     "NoRoute",
     "OutboundHeaders",
@@ -234,6 +265,9 @@ __all__ = [
     "Prefix",
     "ProxyError",
     "ProxyProtocol",
+    "RateLimit",
+    "RateLimited",
+    "RateOverride",
     "Redirect",
     "Regex",
     "ReplacePrefix",
@@ -248,6 +282,7 @@ __all__ = [
     "Rule",
     "SendProxyProtocol",
     "SendTransportHeader",
+    "ServerPolicy",
     "Service",
     "Stack",
     "Static",
@@ -257,8 +292,11 @@ __all__ = [
     "Target",
     "Timeout",
     "Tls",
+    "TlsAuthenticated",
+    "TlsUnauthenticated",
     "Towards",
     "TransportHeader",
+    "Unauthenticated",
     "UnixAddress",
     "Upgrade",
     "UpstreamClosed",
@@ -268,6 +306,7 @@ __all__ = [
     "__version__",
     "admin",
     "current_registry",
+    "default_policy",
     "handler",
     "open_listeners",
     "opened",

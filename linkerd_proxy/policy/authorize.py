@@ -1,0 +1,139 @@
+"""The layer that lets in whom the policy allows, and ends what it no longer allows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+from typing_extensions import TypeVar
+
+from linkerd_proxy.core.contain import FailureLog
+from linkerd_proxy.core.shared import Resource, shared
+from linkerd_proxy.core.stack import Layer, Service
+from linkerd_proxy.core.work import Connection, Exchange
+from linkerd_proxy.errors import Denied
+from linkerd_proxy.metrics.registry import Counter, current_registry
+from linkerd_proxy.policy.server_policy import Authorization, LivePolicy, ServerPolicy
+
+__all__ = ["Authorize"]
+
+W = TypeVar("W", bound=Connection | Exchange, default=Exchange)
+
+_REMEMBERED = 4096  # clients whose verdict is kept: own figure, some 600 KB
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Authorize(Layer[W, W]):
+    """Lets work in if the policy allows its client to do it.
+
+    Among layers of HTTP every request is judged by the policy as it is when the request comes; a tunnel (CONNECT,
+    WebSocket) is ended when its right is revoked. Among layers of TCP, ``Authorize[Connection](policy)``, a connection
+    is judged when it comes *and* whenever the policy changes: a live one ends when its right is revoked.
+
+    ``inbound_http_authz_allow_total``, ``inbound_http_authz_deny_total``, ``inbound_tcp_authz_allow_total``,
+    ``inbound_tcp_authz_deny_total`` and ``inbound_tcp_authz_terminate_total`` count verdicts by the names of server and
+    authorization, and by how the client came (``tls``: ``mutual``, ``tls`` or ``none``); no label is a client's choice.
+
+    Args:
+        policy: A :class:`~linkerd_proxy.policy.server_policy.ServerPolicy`, or where one comes from that changes.
+
+    Raises:
+        Denied: if the client may not; ``Rescue`` answers 403.
+    """
+
+    policy: Resource[LivePolicy]
+
+    @asynccontextmanager
+    async def open(self, inner: Service[W]) -> AsyncIterator[Service[W]]:
+        """Open the policy, shared with whoever names it too, and yield the live service."""
+        async with shared(self.policy) as live:
+            judge = _Judge(live)
+
+            async def service(work: W) -> None:
+                if isinstance(work, Exchange):
+                    judge.require(work.connection, "http")
+                    if not work.request.wants_tunnel:
+                        await inner(work)
+                        return
+                    connection = work.connection
+                else:
+                    connection = work
+                    judge.require(connection, "tcp")
+                # No task waits for changes: the watcher is a plain callback, so ten thousand connections cost little.
+                with trio.CancelScope() as scope, live.watching(lambda: judge.revoke(connection, scope)):
+                    await inner(work)
+                if scope.cancelled_caught:
+                    raise judge.denied(connection, "is no longer allowed")
+
+            yield service
+
+
+class _Judge:
+    """Applies the policy of one opened layer: remembers verdicts as long as the policy stays, and counts them."""
+
+    __slots__ = ("_counters", "_live", "_policy", "_registry", "_verdicts")
+
+    def __init__(self, live: LivePolicy) -> None:
+        self._registry = current_registry()
+        self._live = live
+        self._policy: ServerPolicy = live.policy
+        self._verdicts: dict[tuple[str, str | None, bool], Authorization | None] = {}
+        self._counters: dict[tuple[str, str, str, str], Counter] = {}
+
+    def verdict(self, connection: Connection) -> Authorization | None:
+        """Return what lets a client in, or None."""
+        policy = self._live.policy
+        if policy is not self._policy or len(self._verdicts) >= _REMEMBERED:
+            self._policy = policy
+            self._verdicts.clear()
+        tls = connection.tls
+        key = (str(getattr(connection.peer, "host", "")), tls.peer_identity if tls else None, tls is not None)
+        try:
+            return self._verdicts[key]
+        except KeyError:
+            found = self._verdicts[key] = policy.authorize(connection)
+            return found
+
+    def require(self, connection: Connection, kind: str) -> None:
+        """Count the verdict on new work, and raise Denied if it is against it."""
+        found = self.verdict(connection)
+        if found is None:
+            self._count(f"inbound_{kind}_authz_deny_total", "", connection)
+            raise self.denied(connection, "is not allowed")
+        self._count(f"inbound_{kind}_authz_allow_total", found.name, connection)
+        if self._policy.audit and found.name == "audit":
+            FailureLog.of_this_run().write(self.denied(connection, "is let in by the audit only"), "AUDIT", connection)
+
+    def revoke(self, connection: Connection, scope: trio.CancelScope) -> None:
+        """End a live connection if the policy, which has changed, does not allow it any more."""
+        if not scope.cancel_called and self.verdict(connection) is None:
+            self._count("inbound_tcp_authz_terminate_total", "", connection)
+            scope.cancel()
+
+    def denied(self, connection: Connection, what: str) -> Denied:
+        """Return the error that tells who may not."""
+        identity = connection.tls.peer_identity if connection.tls else None
+        server = f" to server {self._policy.name!r}" if self._policy.name else ""
+        return Denied(
+            f"client {identity or 'without an identity'} at {connection.peer} {what}{server}", layer="Authorize"
+        )
+
+    def _count(self, name: str, authorization: str, connection: Connection) -> None:
+        tls = "none" if connection.tls is None else "mutual" if connection.tls.peer_identity else "tls"
+        key = (name, self._policy.name, authorization, tls)
+        counter = self._counters.get(key)
+        if counter is None:
+            labels = {"srv_name": self._policy.name, "authz_name": authorization, "tls": tls}
+            counter = self._counters[key] = self._registry.counter(name, _HELP[name], **labels)
+        counter.value += 1
+
+
+_HELP = {
+    "inbound_http_authz_allow_total": "Requests that the policy allowed",
+    "inbound_http_authz_deny_total": "Requests that the policy refused",
+    "inbound_tcp_authz_allow_total": "Connections that the policy allowed",
+    "inbound_tcp_authz_deny_total": "Connections that the policy refused",
+    "inbound_tcp_authz_terminate_total": "Connections and tunnels that ended because the policy changed",
+}
