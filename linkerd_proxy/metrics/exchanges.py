@@ -14,6 +14,7 @@ from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import CODES, NotAnswered
 from linkerd_proxy.metrics.histogram import Histogram
 from linkerd_proxy.metrics.registry import MAX_SERIES, Counter, Gauge, Registry
+from linkerd_proxy.metrics.transport import tls_labels
 
 __all__ = ["ExchangeMetrics"]
 
@@ -79,8 +80,8 @@ class _Series:
             outcome[1].record((trio.current_time() - started) * 1000)
 
 
-class ExchangeMetrics(dict[HttpVersion, _Series]):
-    """Counts exchanges in a registry, the series of each protocol bound when it first occurs."""
+class ExchangeMetrics(dict[tuple[HttpVersion, str | None], _Series]):
+    """Counts exchanges in a registry, the series of each protocol and client bound when it first occurs."""
 
     __slots__ = ("_labels", "_registry")
 
@@ -89,8 +90,11 @@ class ExchangeMetrics(dict[HttpVersion, _Series]):
         self._registry = registry
         self._labels = labels
 
-    def __missing__(self, version: HttpVersion) -> _Series:
-        series = self[version] = _Series(self._registry, {**self._labels, "protocol": _PROTOCOLS[version]})
+    def __missing__(self, key: tuple[HttpVersion, str | None]) -> _Series:
+        version, identity = key
+        series = _Series(self._registry, {**self._labels, "protocol": _PROTOCOLS[version], **tls_labels(identity)})
+        if len(self) < MAX_SERIES:  # as many identities as the authority certified
+            self[key] = series
         return series
 
     def counting(self, inner: Service[Exchange]) -> Service[Exchange]:
@@ -99,7 +103,8 @@ class ExchangeMetrics(dict[HttpVersion, _Series]):
         async def count(exchange: Exchange) -> None:
             request = exchange.request
             send = exchange.respond
-            series = self[request.version]
+            tls = exchange.connection.tls
+            series = self[request.version, None if tls is None else tls.peer_identity or ""]
             series.requests.value += 1
             series.in_flight.value += 1
             started = trio.current_time()

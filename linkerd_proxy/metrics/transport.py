@@ -10,10 +10,22 @@ import trio
 from linkerd_proxy.core.contain import code_of
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Connection, Dial
-from linkerd_proxy.metrics.registry import Counter, Registry
+from linkerd_proxy.metrics.registry import MAX_SERIES, Counter, Registry
 from linkerd_proxy.metrics.tally import Tally, tallied
 
-__all__ = ["TransportMetrics"]
+__all__ = ["TransportMetrics", "tls_labels"]
+
+
+def tls_labels(identity: str | None, peer: str = "src") -> dict[str, str]:
+    """Return Linkerd's labels for a peer with TLS, ``tls="true"`` and the identity that it proved; none without TLS.
+
+    Args:
+        identity: The name, empty for TLS without one, None without TLS.
+        peer: ``src`` for clients, ``dst`` for upstreams.
+    """
+    if identity is None:
+        return {}
+    return {"tls": "true", "client_id" if peer == "src" else "server_id": identity}
 
 
 class _Series:
@@ -81,7 +93,7 @@ class TransportMetrics:
     def __init__(self, registry: Registry, labels: Mapping[str, str]) -> None:
         self._registry = registry
         self._labels = labels
-        self._series: dict[tuple[str, str], _Series] = {}
+        self._series: dict[tuple[str, str, str | None], _Series] = {}
         self._held: set[_Held] = set()
 
     def collect(self) -> None:
@@ -96,7 +108,8 @@ class TransportMetrics:
             stream, tally = tallied(connection.stream)
             if stream is not connection.stream:
                 connection = connection.with_stream(stream)
-            held = _Held(self._of("src", connection.protocol), tally)
+            identity = connection.tls.peer_identity or "" if connection.tls is not None else None
+            held = _Held(self._of("src", connection.protocol, identity), tally)
             self._held.add(held)
             error = "CANCEL"
             try:
@@ -115,7 +128,7 @@ class TransportMetrics:
         """Return ``inner`` with every dial counted, and the connection that it gets."""
 
         async def count(dial: Dial) -> None:
-            series = self._of("dst", dial.target.protocol)
+            series = self._of("dst", dial.target.protocol, dial.target.identity)
             held: _Held | None = None
 
             async def use(stream: trio.abc.HalfCloseableStream) -> None:
@@ -141,12 +154,14 @@ class TransportMetrics:
 
         return count
 
-    def _of(self, peer: str, protocol: str | None) -> _Series:
-        key = (peer, protocol or "")
+    def _of(self, peer: str, protocol: str | None, identity: str | None) -> _Series:
+        key = (peer, protocol or "", identity)
         series = self._series.get(key)
         if series is None:
-            labels = {**self._labels, "peer": peer, "protocol": protocol or ""}
-            series = self._series[key] = _Series(self._registry, labels)
+            labels = {**self._labels, "peer": peer, "protocol": protocol or "", **tls_labels(identity, peer)}
+            series = _Series(self._registry, labels)
+            if len(self._series) < MAX_SERIES:  # as many identities as the authority certified
+                self._series[key] = series
         return series
 
     def _failed(self, dial: Dial, error: str) -> Counter:

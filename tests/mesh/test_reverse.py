@@ -14,6 +14,7 @@ def test_it_detects_and_shares_nothing_but_the_targets():
 def test_opaque_is_a_chain_without_detection():
     assert str(reverse_proxy(["127.0.0.1:9000"], opaque=True)).splitlines() == [
         "Metrics()",
+        "Tap()",
         "Forward()",
         "Connect('127.0.0.1:9000')",
     ]

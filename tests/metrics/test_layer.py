@@ -4,7 +4,7 @@ from trio.testing import memory_stream_pair
 
 from linkerd_proxy.address import Address
 from linkerd_proxy.core.message import Body, Request, Response, Whole
-from linkerd_proxy.core.work import Connection, Dial, Exchange, Target
+from linkerd_proxy.core.work import Connection, Dial, Exchange, Target, Tls
 from linkerd_proxy.errors import ConnectFailed, UpstreamReset
 from linkerd_proxy.headers import Headers
 from linkerd_proxy.io.dial import dial
@@ -330,3 +330,40 @@ def test_repr_tells_the_labels():
     assert repr(Metrics()) == "Metrics()"
     assert repr(Metrics[Connection]({"a": "b"})) == "Metrics({'a': 'b'})"
     assert Metrics({"a": "b"}) == Metrics({"a": "b"})
+
+
+class TestIdentities:
+    async def test_requests_and_connections_of_mesh_clients_tell_who_they_are(self):
+        made = Connection(memory_stream_pair()[0], HERE, HERE, tls=Tls(peer_identity="web.mesh"), protocol="http/1")
+        work = exchange(Request("GET", "/"))
+        work.connection = made
+
+        async def answer(work):
+            await work.respond(Response(200))
+
+        async with Metrics().open(answer) as service:
+            await service(work)
+
+        async def leave(_):
+            await trio.lowlevel.checkpoint()
+
+        async with Metrics[Connection]().open(leave) as serve_connection:
+            await serve_connection(made)
+        requests, opened = samples("request_total", "tcp_open_total")
+        assert requests == {"client_id=web.mesh,protocol=http/1,tls=true": 1}
+        assert opened == {"client_id=web.mesh,peer=src,protocol=http/1,tls=true": 1}
+
+    async def test_dials_tell_whom_they_are_for_and_stay_on_somebodys_behalf(self):
+        seen = []
+
+        async def connect(dial):
+            seen.append((dial.client, dial.destination))
+            await dial.use(memory_stream_pair()[0])
+
+        async def use(stream):
+            await trio.lowlevel.checkpoint()
+
+        async with Metrics[Dial]().open(connect) as service:
+            await service(Dial(Target(identity="db.mesh", protocol="opaque"), use, client=HERE, destination=HERE))
+        assert seen == [(HERE, HERE)]
+        assert samples("tcp_open_total") == [{"peer=dst,protocol=opaque,server_id=db.mesh,tls=true": 1}]
