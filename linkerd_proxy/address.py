@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["Address", "AnyAddress", "UnixAddress", "is_name", "parse_address"]
+__all__ = ["Address", "AnyAddress", "UnixAddress", "is_name", "is_under", "parse_address"]
 
 # RFC 1123 names of at most 253 octets, labels of at most 63; underscores occur in practice (SRV, Compose).
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -116,3 +117,9 @@ def _host(host: str, text: str) -> str:
 def is_name(host: str) -> bool:
     """Whether this can be a DNS name: labels of at most 63 characters, 253 in all, and nothing like an IPv4 address."""
     return len(host) <= 253 and _NAME.fullmatch(host) is not None and not re.fullmatch(r"[0-9.]+", host)
+
+
+def is_under(name: str, domains: Iterable[str]) -> bool:
+    """Whether a DNS name is one of the domains or below one; the empty domain has every name below it."""
+    name = f".{name.lower().removesuffix('.')}"
+    return any(not domain or name.endswith(f".{domain.lower().strip('.')}") for domain in domains)

@@ -21,6 +21,7 @@ __all__ = [
     "Denied",
     "DetectTimeout",
     "FailFast",
+    "GatewayDomain",
     "GrpcStatus",
     "HandshakeFailed",
     "IdentityMismatch",
@@ -207,10 +208,7 @@ class ConnectTimeout(ConnectFailed):
 
 
 class UpstreamHandshakeFailed(ConnectFailed):
-    """The upstream and the proxy could not agree on TLS, or the upstream's certificate was refused.
-
-    ``reason`` is one short word for the metric, as with :exc:`HandshakeFailed`.
-    """
+    """The upstream and the proxy could not agree on TLS, or its certificate was refused; ``reason`` says why."""
 
     code = "UTF"
     reason: str = "protocol"
@@ -289,6 +287,13 @@ class NoRoute(ProxyError):
     remedy = 'add a route for it, for example "/": ...'
 
 
+class GatewayDomain(NoRoute):
+    """The gateway does not lead to where the client wants."""
+
+    code = "GD"
+    remedy = "correct the name, or add its domain to the gateway's suffixes"
+
+
 class NoBackend(ProxyError):
     """A route matches the request but sends it nowhere: it has no backend, or none with any weight."""
 
@@ -301,9 +306,7 @@ class NoTarget(BadGateway):
     """A layer should connect but nothing said where to."""
 
     code = "NT"
-    remedy = (
-        "name an address, as in Connect('127.0.0.1:9000'), or redirect traffic so that it has an original destination"
-    )
+    remedy = "name an address, as in Connect('127.0.0.1:9000'), or redirect traffic, which keeps its destination"
 
 
 class NoCredentials(ProxyError):

@@ -88,6 +88,7 @@ TABLE = [
     ("SI", 504, GrpcStatus.DEADLINE_EXCEEDED, False),
     ("UT", 504, GrpcStatus.DEADLINE_EXCEEDED, False),
     ("NR", 404, GrpcStatus.NOT_FOUND, False),
+    ("GD", 404, GrpcStatus.NOT_FOUND, False),
     ("NB", 500, GrpcStatus.INTERNAL, False),
     ("NT", 502, GrpcStatus.UNAVAILABLE, True),
     ("UO", 503, GrpcStatus.UNAVAILABLE, True),
