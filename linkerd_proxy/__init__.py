@@ -91,8 +91,10 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.policy.server_policy import ServerPolicy as ServerPolicy
     from linkerd_proxy.policy.server_policy import default_policy as default_policy
     from linkerd_proxy.retry.budget import Budget as Budget
+    from linkerd_proxy.retry.hedge import Hedge as Hedge
     from linkerd_proxy.retry.retry import Retry as Retry
     from linkerd_proxy.retry.timeout import Timeout as Timeout
+    from linkerd_proxy.retry.timeouts import Timeouts as Timeouts
     from linkerd_proxy.route.match import Exact as Exact
     from linkerd_proxy.route.match import GrpcMatch as GrpcMatch
     from linkerd_proxy.route.match import Match as Match
@@ -143,6 +145,7 @@ _HOMES = {
     "GrpcMatch": "route.match",
     "GrpcRoute": "route.rules",
     "Headers": "headers",
+    "Hedge": "retry.hedge",
     "Http": "http.server",
     "HttpRoute": "route.rules",
     "InboundHeaders": "http.mesh_headers",
@@ -190,6 +193,7 @@ _HOMES = {
     "Tap": "metrics.tap",
     "Target": "core.work",
     "Timeout": "retry.timeout",
+    "Timeouts": "retry.timeouts",
     "Tls": "core.work",
     "TlsAuthenticated": "policy.clients",
     "TlsUnauthenticated": "policy.clients",
@@ -244,6 +248,7 @@ __all__ = [
     "GrpcMatch",
     "GrpcRoute",
     "Headers",
+    "Hedge",
     "Http",
     "HttpRoute",
     "InboundHeaders",
@@ -291,6 +296,7 @@ __all__ = [
     "Tap",
     "Target",
     "Timeout",
+    "Timeouts",
     "Tls",
     "TlsAuthenticated",
     "TlsUnauthenticated",

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,24 @@ async def test_reverse_http_routes_and_explains_failures():
         answer = await get(port, "/three")
         assert answer.startswith(b"HTTP/1.1 502 ")
         assert b"\r\nl5d-proxy-error: UF " in answer
+
+
+async def test_retry_hides_a_connection_that_broke():
+    asked = []
+
+    async def origin(stream):
+        async with stream:
+            asked.append(await stream.receive_some())
+            if len(asked) > 1:
+                await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nat last")
+
+    async with trio.open_nursery() as nursery:
+        listener, *_ = await nursery.start(partial(trio.serve_tcp, origin, 0, host="127.0.0.1"))
+        web = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+        async with example("retry", web) as (_, port, _):
+            assert (await get(port)).endswith(b"at last")
+        nursery.cancel_scope.cancel()
+    assert len(asked) == 2
 
 
 async def test_own_layer_adds_its_header():
