@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from linkerd_proxy.core.message import Response
 
@@ -46,6 +45,8 @@ def retry_after(text: str, date: str | None = None) -> float:
 
 
 def _parsed(text: str) -> datetime | None:
+    from email.utils import parsedate_to_datetime  # ten modules that only rare answers need
+
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
