@@ -109,7 +109,7 @@ async def test_faults_are_hidden_where_that_is_safe_and_nothing_is_delivered_twi
     got = [one for origin in origins for one in origin.got]
     posts = [one for one in got if one.startswith("/POST")]
     assert len(posts) == len(set(posts)), "a POST was delivered twice"
-    assert len(got) > 180, "GETs were repeated"
+    assert len(got) - len(posts) > 70, "no GET was repeated"
     # An answer that has begun can't be repeated: its client sees that it is cut off. Nothing else reaches the client.
     assert {outcome for outcome in outcomes["GET"] if outcome[0]} == {(200, b"0123456789")}
     assert all(status in {0, 200, 502, 503} for status, _ in outcomes["POST"])
@@ -241,7 +241,7 @@ async def test_an_origin_that_is_killed_costs_no_idempotent_request_and_doubles_
             with trio.fail_after(60):
                 addresses = [f"127.0.0.1:{await origin.wait_port()}" for origin in origins]
                 async with (
-                    proxy(Retry(PLENTY, limit=5, backoff=QUICK), addresses) as front,
+                    proxy(Retry(PLENTY, limit=30, backoff=QUICK), addresses) as front,
                     opened(Client() | Connect(str(front))) as client,
                 ):
 
