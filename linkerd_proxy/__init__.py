@@ -95,11 +95,15 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.retry.retry import Retry as Retry
     from linkerd_proxy.retry.timeout import Timeout as Timeout
     from linkerd_proxy.retry.timeouts import Timeouts as Timeouts
+    from linkerd_proxy.route.filters import RequestHeaderModifier as RequestHeaderModifier
+    from linkerd_proxy.route.filters import ResponseHeaderModifier as ResponseHeaderModifier
+    from linkerd_proxy.route.inject import Inject as Inject
     from linkerd_proxy.route.match import Exact as Exact
     from linkerd_proxy.route.match import GrpcMatch as GrpcMatch
     from linkerd_proxy.route.match import Match as Match
     from linkerd_proxy.route.match import Prefix as Prefix
     from linkerd_proxy.route.match import Regex as Regex
+    from linkerd_proxy.route.mirror import Mirror as Mirror
     from linkerd_proxy.route.redirect import Redirect as Redirect
     from linkerd_proxy.route.redirect import ReplacePrefix as ReplacePrefix
     from linkerd_proxy.route.redirect import Rewrite as Rewrite
@@ -107,6 +111,9 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.route.rules import GrpcRoute as GrpcRoute
     from linkerd_proxy.route.rules import HttpRoute as HttpRoute
     from linkerd_proxy.route.rules import Rule as Rule
+    from linkerd_proxy.route.split import Backend as Backend
+    from linkerd_proxy.route.split import FirstAvailable as FirstAvailable
+    from linkerd_proxy.route.split import Split as Split
     from linkerd_proxy.tcp.connect import Connect as Connect
     from linkerd_proxy.tcp.forward import Forward as Forward
     from linkerd_proxy.tcp.proxy_protocol import ProxyProtocol as ProxyProtocol
@@ -117,9 +124,10 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
 
 _HOMES = {
     "Address": "address",
-    "BETWEEN_PROXIES": "http.upgrade",
     "Authorization": "policy.server_policy",
     "Authorize": "policy.authorize",
+    "BETWEEN_PROXIES": "http.upgrade",
+    "Backend": "route.split",
     "Backoff": "core.backoff",
     "BadGateway": "errors",
     "BadRequest": "errors",
@@ -141,6 +149,7 @@ _HOMES = {
     "Exact": "route.match",
     "Exchange": "core.work",
     "FailFast": "errors",
+    "FirstAvailable": "route.split",
     "Forward": "tcp.forward",
     "GrpcMatch": "route.match",
     "GrpcRoute": "route.rules",
@@ -149,6 +158,7 @@ _HOMES = {
     "Http": "http.server",
     "HttpRoute": "route.rules",
     "InboundHeaders": "http.mesh_headers",
+    "Inject": "route.inject",
     "InvalidConfiguration": "errors",
     "Layer": "core.stack",
     "LeastRequest": "balance.picks",
@@ -158,6 +168,7 @@ _HOMES = {
     "LivePolicy": "policy.server_policy",
     "Match": "route.match",
     "Metrics": "metrics.layer",
+    "Mirror": "route.mirror",
     "Network": "policy.clients",
     "NoBackend": "errors",
     "NoRoute": "errors",
@@ -174,8 +185,10 @@ _HOMES = {
     "Regex": "route.match",
     "ReplacePrefix": "route.redirect",
     "Request": "core.message",
+    "RequestHeaderModifier": "route.filters",
     "Rescue": "http.rescue",
     "Response": "core.message",
+    "ResponseHeaderModifier": "route.filters",
     "ResponseTimeout": "errors",
     "Retry": "retry.retry",
     "Rewrite": "route.redirect",
@@ -186,6 +199,7 @@ _HOMES = {
     "SendTransportHeader": "tcp.transport_header",
     "ServerPolicy": "policy.server_policy",
     "Service": "core.stack",
+    "Split": "route.split",
     "Stack": "core.stack",
     "Static": "discover.static",
     "Streamed": "core.message",
@@ -223,6 +237,7 @@ __all__ = [
     "Address",
     "Authorization",
     "Authorize",
+    "Backend",
     "Backoff",
     "BadGateway",
     "BadRequest",
@@ -244,6 +259,7 @@ __all__ = [
     "Exact",
     "Exchange",
     "FailFast",
+    "FirstAvailable",
     "Forward",
     "GrpcMatch",
     "GrpcRoute",
@@ -252,6 +268,7 @@ __all__ = [
     "Http",
     "HttpRoute",
     "InboundHeaders",
+    "Inject",
     "InvalidConfiguration",
     "Layer",
     "LeastRequest",
@@ -261,6 +278,7 @@ __all__ = [
     "LivePolicy",
     "Match",
     "Metrics",
+    "Mirror",
     "Network",
     "NoBackend",
     "NoRoute",
@@ -277,8 +295,10 @@ __all__ = [
     "Regex",
     "ReplacePrefix",
     "Request",
+    "RequestHeaderModifier",
     "Rescue",
     "Response",
+    "ResponseHeaderModifier",
     "ResponseTimeout",
     "Retry",
     "Rewrite",
@@ -289,6 +309,7 @@ __all__ = [
     "SendTransportHeader",
     "ServerPolicy",
     "Service",
+    "Split",
     "Stack",
     "Static",
     "Streamed",
