@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
+    from linkerd_proxy.tls.leaf import PublicKey
+
 __all__ = ["ISSUER_LIFETIME", "LEAF_LIFETIME", "ROOT_LIFETIME", "Authority", "fingerprint", "utc_now"]
 
 ROOT_LIFETIME = 10 * 365 * 86400.0
@@ -89,6 +91,10 @@ class Authority:
         certificate = _signed_authority(self.trust_domain, key, self.certificate, self.key, self.now(), lifetime)
         return Authority(self.trust_domain, self.anchors, (certificate, *self.intermediates), key, self.now)
 
+    def current(self) -> Authority:
+        """Return itself: one that is kept on disk may have changed."""
+        return self
+
     @property
     def certificate(self) -> x509.Certificate:
         """Its own certificate."""
@@ -157,11 +163,11 @@ class Authority:
 
         return self._signed(name, requested_key(request, self.check_name(name)), lifetime)
 
-    def _signed(self, name: str, public_key: object, lifetime: float) -> tuple[x509.Certificate, ...]:
+    def _signed(self, name: str, public_key: PublicKey, lifetime: float) -> tuple[x509.Certificate, ...]:
         self.check_valid()
         leaf = signed_leaf(
             name,
-            public_key,  # type: ignore[arg-type]
+            public_key,
             issuer=self.certificate,
             signer=self.key,
             issued=self.now(),
