@@ -33,7 +33,8 @@ napoleon_numpy_docstring = False
 # Names of other projects are links where the network is there to ask them, and plain text otherwise: a build
 # must give the same verdict on a train.
 _foreign = (
-    r"(trio|collections|typing|types|contextlib|logging|random|socket|ssl|select|enum|pathlib|click|pytest|h2|h11)\..*"
+    r"(trio|collections|typing|types|contextlib|logging|random|socket|ssl|select|enum|pathlib|datetime|click|pytest|"
+    r"h2|h11)\..*"
 )
 if os.environ.get("READTHEDOCS"):
     extensions.append("sphinx.ext.intersphinx")
@@ -43,7 +44,7 @@ if os.environ.get("READTHEDOCS"):
     }
 nitpick_ignore_regex = [
     ("py:.*", _foreign),
-    ("py:(class|obj)", r"(.*\.)?[A-Z]"),  # type variables
+    ("py:(class|obj)", r"(.*\.)?([A-Z]|Req|Rep)"),  # type variables
     ("py:class", r"(.*\.)?_\w+"),  # private types of public fields
     # In signatures that name a type which is imported for type checkers only, all names stay as they are written.
     ("py:class", r"(Path|datetime(\.datetime)?|(x509|ec)\.\w+|CertificateIssuerPrivateKeyTypes|PublicKey)"),

@@ -73,6 +73,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.io.listen import open_listeners as open_listeners
     from linkerd_proxy.mesh.admin import admin as admin
     from linkerd_proxy.mesh.reverse import reverse_proxy as reverse_proxy
+    from linkerd_proxy.mesh.spiffe import spiffe as spiffe
     from linkerd_proxy.mesh.workers import Workers as Workers
     from linkerd_proxy.mesh.workers import run_workers as run_workers
     from linkerd_proxy.metrics.layer import Metrics as Metrics
@@ -121,6 +122,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.tcp.transport_header import SendTransportHeader as SendTransportHeader
     from linkerd_proxy.tcp.transport_header import Tagged as Tagged
     from linkerd_proxy.tcp.transport_header import TransportHeader as TransportHeader
+    from linkerd_proxy.tls.certify import Certify as Certify
 
 _HOMES = {
     "Address": "address",
@@ -135,6 +137,7 @@ _HOMES = {
     "Body": "core.message",
     "Breaker": "balance.breaker",
     "Budget": "retry.budget",
+    "Certify": "tls.certify",
     "Client": "http.client",
     "Connect": "tcp.connect",
     "ConnectFailed": "errors",
@@ -230,6 +233,7 @@ _HOMES = {
     "reverse_proxy": "mesh.reverse",
     "run_workers": "mesh.workers",
     "serve": "core.serve",
+    "spiffe": "mesh.spiffe",
 }
 
 __all__ = [
@@ -245,6 +249,7 @@ __all__ = [
     "Body",
     "Breaker",
     "Budget",
+    "Certify",
     "Client",
     "Connect",
     "ConnectFailed",
@@ -341,6 +346,7 @@ __all__ = [
     "reverse_proxy",
     "run_workers",
     "serve",
+    "spiffe",
 ]
 
 

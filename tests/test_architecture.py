@@ -214,7 +214,7 @@ def test_importing_the_package_is_cheap() -> None:
 
 def test_every_public_name_together_needs_no_extra_and_few_modules() -> None:
     price = _price("everything")
-    assert price["modules"] <= 400
+    assert price["modules"] <= 500  # every room of ours, which is nearly half of them
     assert not {"click", "rich", "httptools", "trustme", "cryptography"} & set(price["names"])
 
 

@@ -26,7 +26,10 @@ Rep = TypeVar("Rep", bound=Encodable | bytes)
 
 
 class Replies(Generic[Rep]):
-    """The replies of a call, to be iterated over or received one by one. Made by a :class:`GrpcClient`."""
+    """The replies of a call, to be iterated over or received one by one.
+
+    Made by a :class:`~linkerd_proxy.grpc.client.GrpcClient`.
+    """
 
     __slots__ = (
         "_answered",
@@ -85,7 +88,7 @@ class Replies(Generic[Rep]):
             waited = True
 
     async def receive_only(self) -> Rep:
-        """Return the one reply of a call that has one. Raises :exc:`GrpcError`, also if there is none, or another."""
+        """Return the one reply of a call that has one. Raises ``GrpcError``, also if there is none, or another."""
         try:
             reply = await self.receive()
         except trio.EndOfChannel:
@@ -223,7 +226,10 @@ class Replies(Generic[Rep]):
 
 
 class Call(Replies[Rep], Generic[Req, Rep]):
-    """A call in which both sides may send whenever they like. Made by :meth:`GrpcClient.bidi`."""
+    """A call in which both sides may send whenever they like.
+
+    Made by :meth:`~linkerd_proxy.grpc.client.GrpcClient.bidi`.
+    """
 
     __slots__ = ("_outgoing",)
 

@@ -81,7 +81,7 @@ class ServerCall(Generic[Req, Rep]):
             raise GrpcError(GrpcStatus.INTERNAL, f"the message can't be decoded: {error}") from error
 
     async def receive_only(self) -> Req:
-        """Return the one message of a call that has one. Raises :exc:`GrpcError` if there is none, or another."""
+        """Return the one message of a call that has one. Raises ``GrpcError`` if there is none, or another."""
         try:
             message = await self.receive()
         except trio.EndOfChannel:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Credentials", "Given", "Identity", "LiveIdentity"]
 
+_NONE: Mapping[str, tuple[x509.Certificate, ...]] = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
@@ -29,12 +32,15 @@ class Credentials:
         chain: The leaf, then its intermediates.
         key: The leaf's private key. It never leaves the process, and never shows in a ``repr``.
         anchors: The trust anchors: peers must chain up to one of them.
+        federated: The trust anchors of other trust domains, by the domain. Each may vouch for the names of its own
+            domain only, so none of them belongs among ``anchors``.
     """
 
     name: str
     chain: tuple[x509.Certificate, ...]
     key: CertificateIssuerPrivateKeyTypes
     anchors: tuple[x509.Certificate, ...]
+    federated: Mapping[str, tuple[x509.Certificate, ...]] = field(default_factory=lambda: _NONE, hash=False)
 
     @property
     def not_before(self) -> datetime:
@@ -76,6 +82,11 @@ class LiveIdentity:
         if self.credentials is None:
             raise NoCredentials(f"{self.name} has no certificate yet")
         return self.credentials
+
+    def is_valid(self, now: datetime) -> bool:
+        """Whether there is a certificate that is valid at that time (UTC): what readiness asks."""
+        credentials = self.credentials
+        return credentials is not None and credentials.not_before <= now < credentials.not_after
 
     async def wait_changed(self) -> Credentials:
         """Wait until other credentials are published, and return them."""
