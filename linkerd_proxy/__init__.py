@@ -43,6 +43,8 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.core.work import Target as Target
     from linkerd_proxy.core.work import Tls as Tls
     from linkerd_proxy.detect.detect import Detect as Detect
+    from linkerd_proxy.discover.dns import Dns as Dns
+    from linkerd_proxy.discover.file import EndpointsFile as EndpointsFile
     from linkerd_proxy.discover.static import Static as Static
     from linkerd_proxy.errors import BadGateway as BadGateway
     from linkerd_proxy.errors import BadRequest as BadRequest
@@ -146,9 +148,11 @@ _HOMES = {
     "Denied": "errors",
     "Detect": "detect.detect",
     "Dial": "core.work",
+    "Dns": "discover.dns",
     "Downgrade": "http.upgrade",
     "Drain": "core.drain",
     "Endpoint": "core.endpoint",
+    "EndpointsFile": "discover.file",
     "Exact": "route.match",
     "Exchange": "core.work",
     "FailFast": "errors",
@@ -258,9 +262,11 @@ __all__ = [
     "Denied",
     "Detect",
     "Dial",
+    "Dns",
     "Downgrade",
     "Drain",
     "Endpoint",
+    "EndpointsFile",
     "Exact",
     "Exchange",
     "FailFast",

@@ -37,7 +37,6 @@ HOMES = {
     "service_identity": {"tls"},
     "google": {"grpc"},
     "dns": {"discover"},
-    "msgspec": {"document", "mesh"},
     "ruamel": {"document"},
     "pytest": {"testing"},
     "trio": {
@@ -55,7 +54,7 @@ HOMES = {
         "testing",
         "tls",
     }
-    | {"balance", "discover", "grpc"},
+    | {"balance", "discover", "document", "grpc"},
     "typing_extensions": {
         "tls",
         "grpc",

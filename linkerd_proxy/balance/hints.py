@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 
 from linkerd_proxy.headers import Headers
 
@@ -42,7 +41,8 @@ def _number(text: str) -> float | None:
 
 def _until(text: str, date: str | None) -> float | None:
     """Return the seconds from the answer's own date, or else from now, until a date: none if it has passed."""
-    from email.utils import parsedate_to_datetime  # ten modules that only rare answers need
+    from datetime import UTC, datetime
+    from email.utils import parsedate_to_datetime  # twenty modules, for what is rare
 
     try:
         then = parsedate_to_datetime(text.strip())

@@ -1,0 +1,1 @@
+"""Reading documents that people write: YAML or JSON in, checked values out, every problem with its line and remedy."""
