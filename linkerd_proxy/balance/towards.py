@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 
 from linkerd_proxy.core.endpoint import Endpoint
 from linkerd_proxy.core.stack import Layer, Service
-from linkerd_proxy.core.work import Dial, Target
+from linkerd_proxy.core.work import Dial
 
 __all__ = ["Towards"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Towards(Layer[Dial, Dial]):
-    """Gives every dial an endpoint as its target: address, identity, server name and labels.
+    """Gives every dial an endpoint as its target: address, identity, server name, tagged port and labels.
 
     It stands before the layers that need them: ``Client() | Towards(endpoint) | Originate(identity) | Connect()``. What
     will be spoken stays as the dial says.
@@ -29,18 +29,13 @@ class Towards(Layer[Dial, Dial]):
     @asynccontextmanager
     async def open(self, inner: Service[Dial]) -> AsyncIterator[Service[Dial]]:
         """Yield the live service."""
-        endpoint = self.endpoint
-        aim = Target(
-            endpoint.address,
-            identity=endpoint.identity,
-            server_name=endpoint.server_name,
-            protocol=endpoint.protocol,
-            labels=endpoint.labels,
-        )
+        aim = self.endpoint.target(self.endpoint.protocol)
 
         def service(dial: Dial) -> Awaitable[None]:
             spoken = dial.target.protocol
             target = aim if spoken is None or spoken == aim.protocol else replace(aim, protocol=spoken)
+            if dial.target.beyond is not None:  # what to ask a gateway for is no property of the gateway
+                target = replace(target, beyond=dial.target.beyond)
             return inner(Dial(target, dial.use, dial.client, dial.destination))
 
         yield service
