@@ -125,6 +125,11 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.tcp.transport_header import Tagged as Tagged
     from linkerd_proxy.tcp.transport_header import TransportHeader as TransportHeader
     from linkerd_proxy.tls.certify import Certify as Certify
+    from linkerd_proxy.tls.identity import Credentials as Credentials
+    from linkerd_proxy.tls.identity import Given as Given
+    from linkerd_proxy.tls.identity import Identity as Identity
+    from linkerd_proxy.tls.originate import Originate as Originate
+    from linkerd_proxy.tls.terminate import Terminate as Terminate
 
 _HOMES = {
     "Address": "address",
@@ -145,6 +150,7 @@ _HOMES = {
     "ConnectFailed": "errors",
     "ConnectTimeout": "errors",
     "Connection": "core.work",
+    "Credentials": "tls.identity",
     "Denied": "errors",
     "Detect": "detect.detect",
     "Dial": "core.work",
@@ -158,12 +164,14 @@ _HOMES = {
     "FailFast": "errors",
     "FirstAvailable": "route.split",
     "Forward": "tcp.forward",
+    "Given": "tls.identity",
     "GrpcMatch": "route.match",
     "GrpcRoute": "route.rules",
     "Headers": "headers",
     "Hedge": "retry.hedge",
     "Http": "http.server",
     "HttpRoute": "route.rules",
+    "Identity": "tls.identity",
     "InboundHeaders": "http.mesh_headers",
     "Inject": "route.inject",
     "InvalidConfiguration": "errors",
@@ -179,6 +187,7 @@ _HOMES = {
     "Network": "policy.clients",
     "NoBackend": "errors",
     "NoRoute": "errors",
+    "Originate": "tls.originate",
     "OutboundHeaders": "http.mesh_headers",
     "Overloaded": "errors",
     "P2c": "balance.picks",
@@ -213,6 +222,7 @@ _HOMES = {
     "Tagged": "tcp.transport_header",
     "Tap": "metrics.tap",
     "Target": "core.work",
+    "Terminate": "tls.terminate",
     "Timeout": "retry.timeout",
     "Timeouts": "retry.timeouts",
     "Tls": "core.work",
@@ -259,6 +269,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectTimeout",
     "Connection",
+    "Credentials",
     "Denied",
     "Detect",
     "Dial",
@@ -272,12 +283,14 @@ __all__ = [
     "FailFast",
     "FirstAvailable",
     "Forward",
+    "Given",
     "GrpcMatch",
     "GrpcRoute",
     "Headers",
     "Hedge",
     "Http",
     "HttpRoute",
+    "Identity",
     "InboundHeaders",
     "Inject",
     "InvalidConfiguration",
@@ -293,6 +306,7 @@ __all__ = [
     "Network",
     "NoBackend",
     "NoRoute",
+    "Originate",
     "OutboundHeaders",
     "Overloaded",
     "P2c",
@@ -327,6 +341,7 @@ __all__ = [
     "Tagged",
     "Tap",
     "Target",
+    "Terminate",
     "Timeout",
     "Timeouts",
     "Tls",

@@ -51,6 +51,9 @@ class Connection:
     original_dst: AnyAddress | None = None
     """Where the client meant to go, if traffic was redirected to the proxy or a PROXY header told."""
     tls: Tls | None = None
+    """What the handshake established; None where nothing was decrypted here."""
+    sni: str | None = None
+    """The name asked for in TLS that passes through as it is; None where there is none, or where ``tls`` tells."""
     protocol: Protocol | None = None
     """None until a layer has found out."""
     drain: Drain = field(default_factory=Drain)

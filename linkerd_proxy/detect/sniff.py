@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from linkerd_proxy.detect.client_hello import MAX_BYTES, ClientHello, ClientHelloReader
+from linkerd_proxy.io.client_hello import MAX_BYTES, ClientHello, ClientHelloReader
 
 __all__ = ["MAX_BYTES", "MAX_LINE", "PREFACE", "Sniffer", "Verdict"]
 

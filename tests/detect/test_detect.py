@@ -18,7 +18,7 @@ from linkerd_proxy.detect.sniff import PREFACE
 from linkerd_proxy.errors import ConnectFailed, DetectTimeout, InvalidConfiguration
 from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.testing import memory_connection
-from tests.detect.test_client_hello import real_hello
+from tests.io.test_client_hello import real_hello
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 

@@ -9,14 +9,14 @@ from contextlib import suppress
 from hypothesis import strategies as st
 
 from linkerd_proxy.address import parse_address
-from linkerd_proxy.detect.client_hello import ClientHello, ClientHelloReader
 from linkerd_proxy.detect.sniff import MAX_BYTES, PREFACE, Sniffer
 from linkerd_proxy.errors import BadRequest, InvalidConfiguration
+from linkerd_proxy.io.client_hello import ClientHello, ClientHelloReader
 from linkerd_proxy.io.proxy_protocol import NotProxied, encode_v1, encode_v2, parse_header
 from linkerd_proxy.route.match import Table, parse_key
-from tests.detect.test_client_hello import HELLO, real_hello
 from tests.fuzz.budget import fuzz
 from tests.fuzz.shapes import damaged, pieces, splits
+from tests.io.test_client_hello import HELLO, real_hello
 
 LINES = (
     b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",

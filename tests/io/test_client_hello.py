@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linkerd_proxy.detect.client_hello import MAX_BYTES, MAX_HELLO, ClientHello, ClientHelloReader
+from linkerd_proxy.io.client_hello import MAX_BYTES, MAX_HELLO, ClientHello, ClientHelloReader
 
 
 def real_hello(server_name: str | None = "web.example.com", alpn: tuple[str, ...] = ("h2", "http/1.1"), **options):
