@@ -16,11 +16,12 @@ from linkerd_proxy.cli.explain import explain
 from linkerd_proxy.cli.redirect import redirect
 from linkerd_proxy.cli.run import run
 from linkerd_proxy.cli.tap import tap
+from linkerd_proxy.cli.top import top
 from linkerd_proxy.errors import InvalidConfiguration, ProxyError
 
 __all__ = ["cli", "main"]
 
-_GROUPS = {"Try": ("demo",), "Run": ("run", "exec", "redirect", "authority"), "Look": ("tap", "explain")}
+_GROUPS = {"Try": ("demo",), "Run": ("run", "exec", "redirect", "authority"), "Look": ("top", "tap", "explain")}
 
 
 class _Commands(click.Group):
@@ -63,6 +64,7 @@ cli.add_command(run)
 cli.add_command(exec_)
 cli.add_command(redirect)
 cli.add_command(authority)
+cli.add_command(top)
 cli.add_command(tap)
 cli.add_command(explain)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 import trio
 
@@ -15,7 +17,7 @@ from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import ProxyError
 from linkerd_proxy.metrics.registry import current_registry
 
-__all__ = ["FailureLog", "code_of", "contained"]
+__all__ = ["Failure", "FailureLog", "code_of", "contained"]
 
 logger: logging.Logger = logging.getLogger("linkerd_proxy")
 
@@ -83,13 +85,40 @@ def code_of(error: Exception) -> str:
 _LINE = 1000  # characters: a peer's text must not fill the disk
 
 
+_RECENT = 20  # failures that a person looks at
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failure in plain words.
+
+    Args:
+        at: When, by Trio's clock.
+        code: Its failure code.
+        text: What happened and what to do, escaped.
+        peer: Whose connection it was.
+        local: Where that had come in.
+    """
+
+    at: float
+    code: str
+    text: str
+    peer: str
+    local: str
+
+
+def _one_line(error: Exception) -> str:
+    notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+    return f"{str(error) or type(error).__name__}{notes}"[:_LINE].encode("unicode_escape").decode("ascii")
+
+
 class FailureLog:
     """Writes one line a failed connection, at most ``rate`` a second with bursts of ``burst``.
 
     A flood of bad peers must not become a flood of log lines. Text that a peer chose is escaped.
     """
 
-    __slots__ = ("burst", "rate", "suppressed", "tokens", "updated")
+    __slots__ = ("burst", "rate", "recent", "suppressed", "tokens", "updated")
 
     _run: trio.lowlevel.RunVar[FailureLog] = trio.lowlevel.RunVar("linkerd_proxy.failure_log")
 
@@ -99,6 +128,8 @@ class FailureLog:
         self.tokens: float = burst
         self.updated: float = trio.current_time()
         self.suppressed: int = 0
+        self.recent: deque[Failure] = deque(maxlen=_RECENT)
+        """The last failures, for whoever looks at the proxy; the oldest first."""
 
     @classmethod
     def of_this_run(cls) -> FailureLog:
@@ -113,16 +144,16 @@ class FailureLog:
     def write(self, error: Exception, code: str, connection: Connection) -> None:
         """Log one failure, or count it as suppressed."""
         now = trio.current_time()
+        text = _one_line(error)
+        self.recent.append(Failure(now, code, text, str(connection.peer), str(connection.local)))
         self.tokens = min(self.burst, self.tokens + (now - self.updated) * self.rate)
         self.updated = now
         if self.tokens < 1:
             self.suppressed += 1
             return
         self.tokens -= 1
-        notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
         more = f" ({self.suppressed} more not logged)" if self.suppressed else ""
         self.suppressed = 0
-        text = f"{str(error) or type(error).__name__}{notes}"[:_LINE].encode("unicode_escape").decode("ascii")
         logger.warning("%s %s from %s to %s%s", code, text, connection.peer, connection.local, more)
         if code == "BUG" and logger.isEnabledFor(logging.DEBUG):
             trace = "".join(traceback.format_exception(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.http.server import Http
 from linkerd_proxy.mesh.environment import shown_environment
+from linkerd_proxy.mesh.live_page import Live
+from linkerd_proxy.mesh.live_page import page as live_page
 from linkerd_proxy.mesh.log_level import apply_log_level, shown_log_level
 from linkerd_proxy.mesh.tap_stream import stream_tap
 from linkerd_proxy.mesh.tasks import task_tree
@@ -33,6 +36,7 @@ _READ = ("GET", "HEAD")
 _LONGEST_LEVEL = 1024  # bytes of a PUT to /proxy-log-level
 
 _Answer: TypeAlias = Callable[[Exchange], Awaitable[Response | None]]
+"""Returns the response, or None if it has answered the exchange itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ def admin(
     bounds: Bounds = Bounds(),  # noqa: B008  # frozen
     shutdown: bool = False,
     serves_here: bool = True,
+    name: str = "proxy",
 ) -> Stack[Connection]:
     """Return a stack that answers probes, scrapes and questions, under Linkerd's paths where Linkerd has them.
 
@@ -72,6 +77,7 @@ def admin(
         bounds: The classic buckets of histograms.
         shutdown: Whether ``POST /shutdown`` from this host starts the drain.
         serves_here: Whether this process has the traffic, so that it can be tapped here; workers have it elsewhere.
+        name: How the live view calls this proxy: its identity, where it has one.
 
     Whoever reaches it can read all that, so listen where only friends are. What changes something, or shows the inside,
     is for this host alone: the loopback or a Unix socket. Source: linkerd2-proxy, linkerd/app/admin/src/server.rs.
@@ -86,6 +92,7 @@ def admin(
         "/config": _Page("the tree of layers, as text or as JSON by Accept", _READ, views.config),
         "/env.json": _Page("the proxy's environment variables; ?A&B for some", _READ, views.environment),
         "/proxy-log-level": _Page("the level of the log; PUT changes it", (*_READ, "PUT"), views.log_level),
+        "/events": _Page("what goes on, once a second, as server-sent events", ("GET",), Live(name, registry).stream),
         "/tasks": _Page("the tasks that run, and the layers that they are in", _READ, views.tasks, private=True),
     }
     if serves_here:
@@ -116,14 +123,20 @@ class _Admin(Stack[Exchange]):
         yield service
 
     async def _answer(self, exchange: Exchange) -> Response | None:
-        page = self.pages.get(exchange.request.path.partition("?")[0])
+        path = exchange.request.path.partition("?")[0]
+        page = self.pages.get(path)
         if page is None:
+            if path == "/" and exchange.request.method in _READ and "text/html" in _field(exchange, "accept"):
+                return live_page()
             return _text(404, self._index())
         if exchange.request.method not in page.methods:
             allowed = ", ".join(page.methods)
             return _text(405, f"use {' or '.join(page.methods)}\n", [("allow", allowed)])
-        if (page.private or exchange.request.method not in _READ) and not _is_from_here(exchange.connection):
-            return _text(403, "this is for clients on the proxy's own host: ask by way of the loopback\n")
+        if page.private or exchange.request.method not in _READ:
+            if not _is_from_here(exchange.connection):
+                return _text(403, "this is for clients on the proxy's own host: ask by way of the loopback\n")
+            if _is_from_a_web_page(exchange):
+                return _text(403, "this is not for web pages: ask without an Origin field, and by address\n")
         return await page.answer(exchange)
 
     def _index(self) -> str:
@@ -206,6 +219,17 @@ def _json(value: object) -> Response:
 
 def _field(exchange: Exchange, name: str) -> str:
     return ", ".join(exchange.request.headers.get_all(name)).lower()
+
+
+def _is_from_a_web_page(exchange: Exchange) -> bool:
+    """Whether a browser asks in the name of some site, which can reach the loopback by a name of its own choice."""
+    if not isinstance(exchange.connection.peer, Address):
+        return False  # no browser reaches a Unix socket
+    request = exchange.request
+    if request.headers.get("origin") is not None or (request.headers.get("sec-fetch-site") or "none") != "none":
+        return True
+    host = re.sub(r":[0-9]*$", "", request.authority).strip("[]").lower()
+    return not (host in {"", "localhost"} or Address(host, 0).is_ip)
 
 
 def _is_from_here(connection: Connection) -> bool:

@@ -146,6 +146,22 @@ class Histogram:
             self.exemplify(exemplar)
         self._coarsen()
 
+    def since(self, earlier: Histogram) -> Histogram:
+        """Return what was recorded after ``earlier``, which is what this one was, or a copy, at some time before."""
+        found = Histogram(self.schema, self.max_buckets)
+        shift = earlier.schema - self.schema  # never negative: a histogram only gets coarser
+        found.buckets = dict(self.buckets)
+        for index, count in earlier.buckets.items():
+            left = found.buckets.get(index >> shift, 0) - count
+            if left > 0:
+                found.buckets[index >> shift] = left
+            else:
+                found.buckets.pop(index >> shift, None)
+        found.zeros = max(0, self.zeros - earlier.zeros)
+        found.count = found.zeros + sum(found.buckets.values())
+        found.total = self.total - earlier.total
+        return found
+
     def bound(self, index: int) -> float:
         """Return the lower bound of bucket ``index``, which is the upper bound of the one before."""
         octave, step = divmod(index << self._down, 1 << self._up)

@@ -1,6 +1,7 @@
 import gzip
 import json
 import logging
+import re
 
 import pytest
 import trio
@@ -9,13 +10,16 @@ import trio.testing
 from linkerd_proxy.address import Address
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.message import Request
+from linkerd_proxy.core.own import own_connection
 from linkerd_proxy.core.serve import serve
 from linkerd_proxy.core.stack import opened
-from linkerd_proxy.core.work import Connection
+from linkerd_proxy.core.work import Connection, Exchange
+from linkerd_proxy.errors import Overloaded
 from linkerd_proxy.http.handler import handler
 from linkerd_proxy.io.dial import dial
 from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.admin import admin
+from linkerd_proxy.mesh.live_page import Live
 from linkerd_proxy.mesh.log_level import apply_log_level
 from linkerd_proxy.mesh.reverse import reverse_proxy
 from linkerd_proxy.metrics.registry import Registry, current_registry
@@ -35,7 +39,7 @@ async def ask(nursery):
 
         async def ask(path, method="GET", fields=""):
             async with await dial(listeners[0].address) as stream:
-                request = f"{method} {path} HTTP/1.0\r\nhost: x\r\n{fields}\r\n"
+                request = f"{method} {path} HTTP/1.0\r\nhost: localhost\r\n{fields}\r\n"
                 await stream.send_all(request.encode())
                 data = b""
                 while chunk := await stream.receive_some():
@@ -114,7 +118,7 @@ async def test_what_it_does_not_have_is_a_list_of_what_it_has(ask):
         status, _, body = await get(path)
         assert status == 404
         assert [line.split()[0] for line in body.decode().splitlines()] == [
-            "/live", "/ready", "/metrics", "/config", "/env.json", "/proxy-log-level", "/tasks", "/tap",
+            "/live", "/ready", "/metrics", "/config", "/env.json", "/proxy-log-level", "/events", "/tasks", "/tap",
         ]  # fmt: skip
 
 
@@ -232,3 +236,55 @@ async def test_the_tasks_show_the_layers_that_a_stuck_request_is_in(ask, nursery
     assert "the stuck one" in text
     shown = text.partition("the stuck one")[2]
     assert shown.index("in Timeout") < shown.index("in Handler") < shown.index(" stuck\n")
+
+
+@pytest.mark.parametrize("fields", ["origin: http://evil.example\r\n", "sec-fetch-site: cross-site\r\n"])
+async def test_a_web_page_can_change_nothing(ask, fields):
+    drain = Drain()
+    get = await ask(drain, shutdown=True)
+    assert (await get("/shutdown", "POST", f"{fields}content-length: 0\r\n"))[0] == 403
+    assert (await get("/tasks", fields=fields))[0] == 403
+    assert not drain.draining
+
+
+@pytest.mark.parametrize(
+    ("authority", "status"),
+    [("127.0.0.1:4191", 200), ("[::1]:4191", 200), ("localhost", 200), ("rebound.example", 403), ("a:4191", 403)],
+)
+async def test_a_name_that_leads_to_the_loopback_is_no_way_in(authority, status):
+    near = Connection(memory_connection()[0], Address("127.0.0.1", 1), Address("127.0.0.1", 4191))
+    request = Request("GET", "/tasks", authority=authority)
+    async with opened(admin(Drain()).end) as service, call(service, request, connection=near) as response:
+        assert response.status == status
+
+
+async def test_a_browser_gets_the_page_which_loads_nothing_from_elsewhere(ask):
+    get = await ask(Drain())
+    status, head, body = await get("/", fields="accept: text/html,*/*\r\n")
+    assert status == 200
+    assert "content-security-policy: default-src 'none'; script-src 'sha256-" in head
+    assert not re.findall(rb"(?:src|href)=\"(?!#)", body)
+    assert b"http://" not in body.replace(b"http://www.w3.org/2000/svg", b"")
+
+
+async def test_viewers_are_few():
+    live = Live("web", current)
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(look, live)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(Overloaded, match="8 viewers look already"):
+            await look(live)
+        nursery.cancel_scope.cancel()
+
+
+async def current():
+    return current_registry()
+
+
+async def look(live):
+    async def respond(response):
+        async for _ in response.body:
+            pass
+
+    await live.stream(Exchange(Request("GET", "/events"), respond, own_connection()))

@@ -1,0 +1,184 @@
+"""How ``linkerd-proxy top`` draws frames: tables with rich, or plain columns."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+__all__ = ["Screen", "plain", "sparkline"]
+
+_KEPT = 40  # seconds of a sparkline
+_BARS = "▁▂▃▄▅▆▇█"
+
+_ROWS = ("TRAFFIC", "RPS", "SUCCESS", "P50 ms", "P95 ms", "P99 ms", "OPEN", "MESHED", "TOTAL")
+_ENDPOINTS = ("ENDPOINT", "BALANCER", "IDENTITY", "STATE", "LOAD", "LATENCY ms", "RPS", "SHARE", "FAILED")
+_EDGES = ("FROM", "TO", "SECURED", "RPS", "TOTAL")
+_FAILURES = ("AGO", "CODE", "WHAT HAPPENED, AND WHAT TO DO", "FROM")
+_LEFT = frozenset({"TRAFFIC", "ENDPOINT", "BALANCER", "IDENTITY", "STATE", "FROM", "TO", "CODE", _FAILURES[2]})
+
+
+def _rows(frame: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"{one['kind']} {one['name']}",
+            _number(one["rate"]),
+            _percent(one["success"]),
+            *(_number(one[name]) for name in ("p50", "p95", "p99")),
+            str(one["open"]),
+            _percent(one["meshed"]),
+            str(one["total"]),
+        )
+        for one in frame["rows"]
+    ]
+
+
+def _endpoints(frame: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            one["address"],
+            one["balancer"] or "-",
+            one["identity"] or "-",
+            one["state"],
+            str(one["in_flight"]),
+            _number(one["rtt"]),
+            _number(one["rate"]),
+            _percent(one["share"]),
+            str(one["failed"]),
+        )
+        for one in frame["endpoints"]
+    ]
+
+
+def _edges(frame: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            one["source"],
+            one["target"],
+            "mutual TLS" if one["secured"] else "no",
+            _number(one["rate"]),
+            str(one["total"]),
+        )
+        for one in frame["edges"]
+    ]
+
+
+def _failures(frame: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [(f"{one['ago']:.0f}s", one["code"], one["text"], one["peer"]) for one in reversed(frame["failures"])]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else "100%" if value == 1 else f"{value:.2%}"
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """Return values as bars as high as they are beside the highest; a space where there is none."""
+    top = max((value for value in values if value is not None), default=0.0)
+    return "".join(
+        " " if value is None else _BARS[min(len(_BARS) - 1, int(value / top * len(_BARS)) if top else 0)]
+        for value in values
+    )
+
+
+def plain(frame: dict[str, Any]) -> str:
+    """Return a frame as columns of text."""
+    parts = [f"{frame['name']}, up {frame['uptime']:.0f} s"]
+    for heads, rows in (
+        (_ROWS, _rows(frame)),
+        (_ENDPOINTS, _endpoints(frame)),
+        (_EDGES, _edges(frame)),
+        (_FAILURES, _failures(frame)),
+    ):
+        if rows:
+            widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
+            for row in (heads, *rows):
+                cells = zip(heads, row, widths, strict=True)
+                padded = (cell.ljust(width) if head in _LEFT else cell.rjust(width) for head, cell, width in cells)
+                parts.append("  ".join(padded).rstrip())
+            parts.append("")
+    return "\n".join(parts)
+
+
+class Screen:
+    """Draws the newest frame of each proxy in place, with rich (extra ``tui``)."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        from rich.live import Live
+
+        self._live = Live(console=console, auto_refresh=False, screen=console is None, vertical_overflow="crop")
+        self._frames: dict[str, dict[str, Any]] = {}
+        self._latencies: dict[tuple[str, str], deque[float | None]] = {}
+        self._paused = False
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def pause(self) -> None:
+        """Stop drawing, or go on; frames are taken meanwhile."""
+        self._paused = not self._paused
+        self._draw()
+
+    def update(self, address: str, frame: dict[str, Any]) -> None:
+        """Take a proxy's newest frame."""
+        self._frames[address] = frame
+        for one in frame["rows"]:
+            kept = self._latencies.setdefault((address, one["kind"] + one["name"]), deque(maxlen=_KEPT))
+            kept.append(one["p95"])
+        if not self._paused:
+            self._draw()
+
+    def _draw(self) -> None:
+        from rich.console import Group
+        from rich.text import Text
+
+        parts: list[RenderableType] = []
+        for address, frame in self._frames.items():
+            title = f"{frame['name']}  up {frame['uptime']:.0f} s  ({address})"
+            parts.append(Text(title + ("  paused" if self._paused else ""), style="bold"))
+            sparks = [sparkline(self._latencies[address, one["kind"] + one["name"]]) for one in frame["rows"]]
+            rows = [(*row, spark) for row, spark in zip(_rows(frame), sparks, strict=True)]
+            parts.append(_table((*_ROWS, "P95, LATELY"), rows))
+            for heads, more in ((_ENDPOINTS, _endpoints(frame)), (_EDGES, _edges(frame))):
+                if more:
+                    parts.append(_table(heads, more))
+            if frame["failures"]:
+                parts.append(_table(_FAILURES, _failures(frame)[:5]))
+        parts.append(Text("q ends, p pauses", style="dim"))
+        self._live.update(Group(*parts), refresh=True)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for head in heads:
+        left = head in _LEFT
+        table.add_column(head, justify="left" if left else "right", no_wrap=head != _FAILURES[2], overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(_styled(head, escape(cell)) for head, cell in zip(heads, row, strict=True)))
+    return table
+
+
+def _styled(head: str, cell: str) -> str:
+    if head == "SUCCESS" and cell != "-":
+        return f"[{'green' if cell == '100%' or float(cell.rstrip('%')) >= 99 else 'red'}]{cell}[/]"
+    if head == "STATE":
+        return f"[{'green' if cell == 'ready' else 'red'}]{cell}[/]"
+    return f"[red]{cell}[/]" if head == "CODE" else cell

@@ -1,0 +1,83 @@
+"""The admin endpoint's page, and the stream of frames that it and ``linkerd-proxy top`` draw."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
+from importlib.resources import files
+
+import trio
+
+from linkerd_proxy.core.message import Response, Streamed
+from linkerd_proxy.core.work import Exchange
+from linkerd_proxy.errors import Overloaded
+from linkerd_proxy.mesh.live import Watch
+from linkerd_proxy.metrics.registry import Registry
+
+__all__ = ["Live", "page"]
+
+_INTERVAL = 1.0  # seconds between frames
+_MAX_VIEWERS = 8  # own figure: each has all metrics added up once a second
+
+
+class Live:
+    """``/events``: a frame a second for each viewer, as server-sent events (HTML standard, section 9.2)."""
+
+    __slots__ = ("_name", "_registry", "_viewers")
+
+    def __init__(self, name: str, registry: Callable[[], Awaitable[Registry]]) -> None:
+        self._name = name
+        self._registry = registry
+        self._viewers = 0
+
+    async def stream(self, exchange: Exchange) -> None:
+        """Answer with frames until the viewer goes.
+
+        Raises:
+            Overloaded: if too many look already.
+        """
+        if self._viewers >= _MAX_VIEWERS:
+            raise Overloaded(f"{_MAX_VIEWERS} viewers look already", layer="admin", remedy="close one of them")
+        self._viewers += 1
+        try:
+            headers = [("content-type", "text/event-stream"), ("cache-control", "no-store")]
+            await exchange.respond(Response(200, headers, Streamed(self._frames())))
+        finally:
+            self._viewers -= 1
+
+    async def _frames(self) -> AsyncIterator[bytes]:
+        watch = Watch(self._name)
+        while True:
+            frame = watch.frame(await self._registry()).as_json()
+            yield b"data: " + json.dumps(frame, separators=(",", ":")).encode() + b"\n\n"
+            await trio.sleep(_INTERVAL)
+
+
+@cache
+def _html() -> tuple[bytes, str]:
+    text = files("linkerd_proxy.mesh").joinpath("live.html").read_text("utf-8")
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert script is not None
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    # Its own script and style, its own stream, and nothing from anywhere else.
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return text.encode(), policy
+
+
+def page() -> Response:
+    """Return the page."""
+    text, policy = _html()
+    headers = [
+        ("content-type", "text/html; charset=utf-8"),
+        ("content-security-policy", policy),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+    ]
+    return Response(200, headers, text)
