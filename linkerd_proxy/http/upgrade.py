@@ -22,7 +22,10 @@ PROXY_CONNECTION = b"l5d-proxy-connection"
 """``close``, on an answer: the client's HTTP/1 connection shall end with it."""
 
 _STREAMS = 1000
+_DEFAULT = Limits()
 BETWEEN_PROXIES = Limits(
+    max_head=_DEFAULT.max_head + 32 * _DEFAULT.max_fields + 1024,
+    max_fields=_DEFAULT.max_fields + 16,
     h2_max_streams=_STREAMS,
     h2_connection_window=_STREAMS * 65_535,
     h2_resets_per_second=10_000.0,
@@ -33,8 +36,9 @@ BETWEEN_PROXIES = Limits(
 )
 """Limits for connections that carry the requests of many clients: what one of them does is no fault of the peer's.
 
-The connection's window has room for the windows of all streams, so that clients which don't read their answers can't
-stop those of others; and clients which cancel a lot can't have the connection ended that all of them share.
+A head that the first proxy took is taken by the next, although HTTP/2 counts 32 bytes more for each field and proxies
+add some. The connection's window has room for the windows of all streams, so that clients which don't read their
+answers can't stop those of others; and clients which cancel a lot can't have the connection ended that all of them share.
 """
 
 

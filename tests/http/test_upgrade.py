@@ -14,7 +14,8 @@ from linkerd_proxy.http.limits import Limits
 from linkerd_proxy.http.server import Http
 from linkerd_proxy.http.upgrade import BETWEEN_PROXIES, Downgrade, Upgrade
 from linkerd_proxy.testing import call, check_layer, memory_connection
-from tests.http.between import MESHED, Application, Leaf, heard, mesh
+from tests.http.between import MESHED, Application, Leaf, heard, inbound, mesh
+from tests.http.h2.frames import HELLO, Reader, get, headers, settings
 
 GET = b"GET /x HTTP/1.1\r\nhost: app\r\n\r\n"
 GATED = b"GET /gated HTTP/1.1\r\nhost: app\r\n\r\n"
@@ -243,6 +244,25 @@ async def test_http_1_0_gets_no_close_from_a_peer_that_it_did_not_have():
     assert hidden(b"l5d-proxy", said)
 
 
+async def test_a_call_that_fails_in_the_middle_tells_its_status_and_no_more():
+    async def fail(exchange):
+        async def chunks():
+            yield b"half"
+            raise UpstreamReset("the application's")
+
+        await exchange.respond(Response(200, [("content-type", "application/grpc")], Streamed(chunks())))
+
+    async with mesh(inner=Leaf(fail)) as two:
+        fields = [(":method", "POST"), *get("/call")[1:], ("content-type", "application/grpc"), ("te", "trailers")]
+        said = await two.ask(HELLO + settings() + headers(1, fields))
+        reader = Reader()
+        reader.feed(said.removesuffix(b"<end>"))
+        told = [field for frame in reader.frames for field in getattr(frame, "fields", None) or ()]
+    assert reader.body(1) == b"half"
+    assert ("grpc-status", "14") in told
+    assert not [name for name, _ in told if name.startswith("l5d-")]
+
+
 # --- one client's broken request ----------------------------------------------------------------
 
 
@@ -266,11 +286,6 @@ BROKEN = {
     "a head above the limit": (b"GET /hang HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 20_000 + b"\r\n\r\n", False),
     "a target above the limit": (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nhost: a\r\n\r\n", False),
     "too many fields": (b"GET /hang HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 101 + b"\r\n", False),
-    # just below our limit, and above the next proxy's, for fields count 32 bytes more each in HTTP/2
-    "a head above the next proxy's limit": (
-        b"GET /hang HTTP/1.1\r\nhost: a\r\n" + b"".join(b"x%d: %b\r\n" % (n, b"a" * 150) for n in range(95)) + b"\r\n",
-        False,
-    ),
     "a client that goes away": (b"GET /hang HTTP/1.1\r\nhost: a\r\n\r\n", None),
     "a client that goes away mid-body": (b"POST /hang HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc", None),
     "a client that goes away mid-answer": (GATED, None),
@@ -300,6 +315,29 @@ async def test_one_clients_broken_request_harms_no_other(name, autojump_clock):
             await two.hang_up(client)
         assert two.application.running == 0
         assert len(two.between) == 1, "the connection that all share was given up"
+
+
+# Within the default limits, and above them as HTTP/2 counts: 32 bytes more for each field, and one more field.
+LARGE = b"GET /x HTTP/1.1\r\nhost: a\r\n" + b"".join(b"x%d: %b\r\n" % (n, b"a" * 150) for n in range(98)) + b"\r\n"
+
+
+async def test_what_the_first_proxy_takes_the_next_one_takes():
+    async with mesh() as two:
+        assert (await two.ask(LARGE)).endswith(b"got ")
+
+
+async def test_a_head_that_only_the_next_proxy_refuses_harms_no_other():
+    application = Application()
+    async with mesh(peer=inbound(Leaf(application), limits=Limits())) as two:
+        good = two.connect()
+        await good.send_all(GATED)
+        await heard(good)
+        for _ in range(3):
+            assert (await two.ask(LARGE)).startswith(b"HTTP/1.1 431 ")
+            assert (await two.ask(GET)).endswith(b"got ")
+        application.gate.set()
+        assert (await heard(good)) == b"second"
+        assert len(two.between) == 1
 
 
 async def test_clients_that_cancel_a_lot_do_not_end_what_others_share():
