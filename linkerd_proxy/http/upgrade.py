@@ -38,7 +38,7 @@ BETWEEN_PROXIES = Limits(
 
 A head that the first proxy took is taken by the next, although HTTP/2 counts 32 bytes more for each field and proxies
 add some. The connection's window has room for the windows of all streams, so that clients which don't read their
-answers can't stop those of others; and clients which cancel a lot can't have the connection ended that all of them share.
+answers can't stop those of others; and clients which cancel a lot can't have the connection ended that all share.
 """
 
 
