@@ -107,6 +107,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.route.match import Prefix as Prefix
     from linkerd_proxy.route.match import Regex as Regex
     from linkerd_proxy.route.mirror import Mirror as Mirror
+    from linkerd_proxy.route.opaque import OpaqueRoute as OpaqueRoute
     from linkerd_proxy.route.redirect import Redirect as Redirect
     from linkerd_proxy.route.redirect import ReplacePrefix as ReplacePrefix
     from linkerd_proxy.route.redirect import Rewrite as Rewrite
@@ -117,6 +118,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.route.split import Backend as Backend
     from linkerd_proxy.route.split import FirstAvailable as FirstAvailable
     from linkerd_proxy.route.split import Split as Split
+    from linkerd_proxy.route.tls import TlsRoute as TlsRoute
     from linkerd_proxy.tcp.connect import Connect as Connect
     from linkerd_proxy.tcp.forward import Forward as Forward
     from linkerd_proxy.tcp.proxy_protocol import ProxyProtocol as ProxyProtocol
@@ -187,6 +189,7 @@ _HOMES = {
     "Network": "policy.clients",
     "NoBackend": "errors",
     "NoRoute": "errors",
+    "OpaqueRoute": "route.opaque",
     "Originate": "tls.originate",
     "OutboundHeaders": "http.mesh_headers",
     "Overloaded": "errors",
@@ -227,6 +230,7 @@ _HOMES = {
     "Timeouts": "retry.timeouts",
     "Tls": "core.work",
     "TlsAuthenticated": "policy.clients",
+    "TlsRoute": "route.tls",
     "TlsUnauthenticated": "policy.clients",
     "Towards": "balance.towards",
     "TransportHeader": "tcp.transport_header",
@@ -306,6 +310,7 @@ __all__ = [
     "Network",
     "NoBackend",
     "NoRoute",
+    "OpaqueRoute",
     "Originate",
     "OutboundHeaders",
     "Overloaded",
@@ -346,6 +351,7 @@ __all__ = [
     "Timeouts",
     "Tls",
     "TlsAuthenticated",
+    "TlsRoute",
     "TlsUnauthenticated",
     "Towards",
     "TransportHeader",

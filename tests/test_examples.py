@@ -136,6 +136,26 @@ async def test_retry_hides_a_connection_that_broke():
     assert len(asked) == 2
 
 
+async def test_route_rewrites_redirects_and_steers():
+    async with (
+        example("handler") as (_, stable, _),
+        example("route", f"127.0.0.1:{stable}", f"127.0.0.1:{stable}") as (_, port, _),
+    ):
+        assert (await get(port, "/api/one?x=1")).endswith(b"hello from /v1/one?x=1\n")
+        assert (await get(port, "/other")).endswith(b"hello from /other\n")
+        assert b"\r\nlocation: http://example.test/home\r\n" in await get(port, "/")
+
+
+async def test_authorize_lets_in_who_may():
+    async with example("handler") as (_, web, _):
+        async with example("authorize", f"127.0.0.1:{web}") as (_, port, _):
+            assert (await get(port, "/in")).endswith(b"hello from /in\n")
+        async with example("authorize", f"127.0.0.1:{web}", "192.0.2.0/24") as (_, port, _):
+            answer = await get(port, "/in")
+            assert answer.startswith(b"HTTP/1.1 403 ")
+            assert b"\r\nl5d-proxy-error: AD " in answer
+
+
 async def test_own_layer_adds_its_header():
     async with example("handler") as (_, web, _), own_layer_before(web) as (_, port, _):
         answer = await get(port, "/took")

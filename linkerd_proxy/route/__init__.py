@@ -4,10 +4,12 @@ from linkerd_proxy.route.filters import RequestHeaderModifier, ResponseHeaderMod
 from linkerd_proxy.route.inject import Inject
 from linkerd_proxy.route.match import Exact, GrpcMatch, Match, Prefix, Regex
 from linkerd_proxy.route.mirror import Mirror
+from linkerd_proxy.route.opaque import OpaqueRoute
 from linkerd_proxy.route.redirect import Redirect, ReplacePrefix, Rewrite
 from linkerd_proxy.route.route import Route
 from linkerd_proxy.route.rules import GrpcRoute, HttpRoute, Rule
 from linkerd_proxy.route.split import Backend, FirstAvailable, Split
+from linkerd_proxy.route.tls import TlsRoute
 
 __all__ = [
     "Backend",
@@ -19,6 +21,7 @@ __all__ = [
     "Inject",
     "Match",
     "Mirror",
+    "OpaqueRoute",
     "Prefix",
     "Redirect",
     "Regex",
@@ -29,4 +32,5 @@ __all__ = [
     "Route",
     "Rule",
     "Split",
+    "TlsRoute",
 ]

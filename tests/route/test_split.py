@@ -7,16 +7,21 @@ from random import Random
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from linkerd_proxy.balance.balance import Balance
 from linkerd_proxy.core.message import Request
 from linkerd_proxy.core.ready import announce_ready, hearing_ready
 from linkerd_proxy.core.stack import Layer, Stack, opened
+from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import InvalidConfiguration, NoBackend
 from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.route import Backend, FirstAvailable, HttpRoute, Route, Rule, Split
 from linkerd_proxy.testing import call
+from tests.balance.origins import Fleet, end, known
+from tests.balance.origins import ask as balanced
 from tests.route.test_rules import named
 
 
@@ -195,3 +200,24 @@ def test_the_tree_shows_names_and_weights() -> None:
 def test_what_can_not_be_is_refused(build) -> None:
     with pytest.raises(InvalidConfiguration):
         build()
+
+
+async def test_a_balancer_without_endpoints_gets_nothing_until_it_has_one(autojump_clock) -> None:
+    fleet, first, second = Fleet(), known(1), known()
+    split = Split([Backend(Pause() | Balance(resolve, fleet.replica), 1) for resolve in (first, second)])
+    async with opened(split) as service:
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(100):
+            assert await balanced(service) == 200
+        assert fleet.served == {1: 100}
+        second.published.publish([end(2)])
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(100):
+            assert await balanced(service) == 200
+        assert fleet.served == pytest.approx({1: 150, 2: 50}, abs=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause(Layer[Exchange, Exchange]):
+    async def serve(self, work, inner) -> None:
+        await inner(work)
