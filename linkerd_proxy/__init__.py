@@ -127,6 +127,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.tcp.transport_header import Tagged as Tagged
     from linkerd_proxy.tcp.transport_header import TransportHeader as TransportHeader
     from linkerd_proxy.tls.certify import Certify as Certify
+    from linkerd_proxy.tls.files import Files as Files
     from linkerd_proxy.tls.identity import Credentials as Credentials
     from linkerd_proxy.tls.identity import Given as Given
     from linkerd_proxy.tls.identity import Identity as Identity
@@ -164,6 +165,7 @@ _HOMES = {
     "Exact": "route.match",
     "Exchange": "core.work",
     "FailFast": "errors",
+    "Files": "tls.files",
     "FirstAvailable": "route.split",
     "Forward": "tcp.forward",
     "Given": "tls.identity",
@@ -285,6 +287,7 @@ __all__ = [
     "Exact",
     "Exchange",
     "FailFast",
+    "Files",
     "FirstAvailable",
     "Forward",
     "Given",
