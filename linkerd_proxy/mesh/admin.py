@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -82,39 +82,30 @@ def admin(
     Whoever reaches it can read all that, so listen where only friends are. What changes something, or shows the inside,
     is for this host alone: the loopback or a Unix socket. Source: linkerd2-proxy, linkerd/app/admin/src/server.rs.
     """
-    views = _Views(drain, config, ready, registry, bounds)
-    pages = {
-        "/live": _Page("the process runs", _READ, views.live),
-        "/ready": _Page("it takes traffic: 200, or 503 while it starts or drains", _READ, views.ready),
-        "/metrics": _Page(
-            "Prometheus text; OpenMetrics, or protobuf with native histograms, by Accept; gzip", _READ, views.metrics
-        ),
-        "/config": _Page("the tree of layers, as text or as JSON by Accept", _READ, views.config),
-        "/env.json": _Page("the proxy's environment variables; ?A&B for some", _READ, views.environment),
-        "/proxy-log-level": _Page("the level of the log; PUT changes it", (*_READ, "PUT"), views.log_level),
-        "/events": _Page("what goes on, once a second, as server-sent events", ("GET",), Live(name, registry).stream),
-        "/tasks": _Page("the tasks that run, and the layers that they are in", _READ, views.tasks, private=True),
-    }
-    if serves_here:
-        pages["/tap"] = _Page("live requests, as lines of JSON", _READ, views.tap, private=True)
-    if shutdown:
-        pages["/shutdown"] = _Page("POST starts the drain", ("POST",), views.shutdown, private=True)
-    return Http() | Rescue() | _Admin(pages)
+    return Http() | Rescue() | _Admin(drain, config, ready, registry, bounds, shutdown, serves_here, name)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Admin(Stack[Exchange]):
     """Sends each request to its page."""
 
-    pages: dict[str, _Page]
+    drain: Drain
+    config: object
+    ready: Callable[[], bool]
+    registry: Callable[[], Awaitable[Registry]]
+    bounds: Bounds
+    shutdown: bool
+    serves_here: bool
+    name: str
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Service[Exchange]]:
         """Yield the live service."""
+        pages = self._pages()
 
         async def service(exchange: Exchange) -> None:
             try:
-                response = await self._answer(exchange)
+                response = await _answer(pages, exchange)
             except InvalidConfiguration as error:
                 response = _text(400, f"{error}\n")
             if response is not None:
@@ -122,47 +113,64 @@ class _Admin(Stack[Exchange]):
 
         yield service
 
-    async def _answer(self, exchange: Exchange) -> Response | None:
-        path = exchange.request.path.partition("?")[0]
-        page = self.pages.get(path)
-        if page is None:
-            if path == "/" and exchange.request.method in _READ and "text/html" in _field(exchange, "accept"):
-                return live_page()
-            return _text(404, self._index())
-        if exchange.request.method not in page.methods:
-            allowed = ", ".join(page.methods)
-            return _text(405, f"use {' or '.join(page.methods)}\n", [("allow", allowed)])
-        if page.private or exchange.request.method not in _READ:
-            if not _is_from_here(exchange.connection):
-                return _text(403, "this is for clients on the proxy's own host: ask by way of the loopback\n")
-            if _is_from_a_web_page(exchange):
-                return _text(403, "this is not for web pages: ask without an Origin field, and by address\n")
-        return await page.answer(exchange)
-
-    def _index(self) -> str:
-        width = max(map(len, self.pages))
-        return "".join(f"{path:<{width}}  {page.text}\n" for path, page in self.pages.items())
+    def _pages(self) -> dict[str, _Page]:
+        views = _Views(self)
+        live = Live(self.name, self.registry)
+        pages = {
+            "/live": _Page("the process runs", _READ, views.live),
+            "/ready": _Page("it takes traffic: 200, or 503 while it starts or drains", _READ, views.ready),
+            "/metrics": _Page(
+                "Prometheus text; OpenMetrics, or protobuf with native histograms, by Accept; gzip",
+                _READ,
+                views.metrics,
+            ),
+            "/config": _Page("the tree of layers, as text or as JSON by Accept", _READ, views.config),
+            "/env.json": _Page("the proxy's environment variables; ?A&B for some", _READ, views.environment),
+            "/proxy-log-level": _Page("the level of the log; PUT changes it", (*_READ, "PUT"), views.log_level),
+            "/events": _Page("what goes on, once a second, as server-sent events", ("GET",), live.stream),
+            "/tasks": _Page("the tasks that run, and the layers that they are in", _READ, views.tasks, private=True),
+        }
+        if self.serves_here:
+            pages["/tap"] = _Page("live requests, as lines of JSON", _READ, stream_tap, private=True)
+        if self.shutdown:
+            pages["/shutdown"] = _Page("POST starts the drain", ("POST",), views.shutdown, private=True)
+        return pages
 
     def __repr__(self) -> str:
-        return f"admin({', '.join(self.pages)})"
+        return f"admin(name={self.name!r}, shutdown={self.shutdown}, serves_here={self.serves_here})"
+
+
+async def _answer(pages: Mapping[str, _Page], exchange: Exchange) -> Response | None:
+    path = exchange.request.path.partition("?")[0]
+    page = pages.get(path)
+    if page is None:
+        if path == "/" and exchange.request.method in _READ and "text/html" in _field(exchange, "accept"):
+            return live_page()
+        return _text(404, _index(pages))
+    if exchange.request.method not in page.methods:
+        return _text(405, f"use {' or '.join(page.methods)}\n", [("allow", ", ".join(page.methods))])
+    if page.private or exchange.request.method not in _READ:
+        if not _is_from_here(exchange.connection):
+            return _text(403, "this is for clients on the proxy's own host: ask by way of the loopback\n")
+        if _is_from_a_web_page(exchange):
+            return _text(403, "this is not for web pages: ask without an Origin field, and by address\n")
+    return await page.answer(exchange)
+
+
+def _index(pages: Mapping[str, _Page]) -> str:
+    width = max(map(len, pages))
+    return "".join(f"{path:<{width}}  {page.text}\n" for path, page in pages.items())
 
 
 class _Views:
     """The answers of one admin endpoint."""
 
-    def __init__(
-        self,
-        drain: Drain,
-        config: object,
-        ready: Callable[[], bool],
-        registry: Callable[[], Awaitable[Registry]],
-        bounds: Bounds,
-    ) -> None:
-        self._drain = drain
-        self._config = config
-        self._ready = ready
-        self._registry = registry
-        self._bounds = bounds
+    def __init__(self, options: _Admin) -> None:
+        self._drain = options.drain
+        self._config = options.config
+        self._ready = options.ready
+        self._registry = options.registry
+        self._bounds = options.bounds
 
     async def live(self, _: Exchange) -> Response:
         return _text(200, "live\n")
@@ -200,9 +208,6 @@ class _Views:
 
     async def tasks(self, _: Exchange) -> Response:
         return _text(200, "".join(f"{line}\n" for line in task_tree()))
-
-    async def tap(self, exchange: Exchange) -> None:
-        await stream_tap(exchange)
 
     async def shutdown(self, _: Exchange) -> Response:
         self._drain.start()

@@ -118,13 +118,19 @@ _Key = tuple[str, str]
 
 
 class Watch:
-    """Makes frames; what happened *lately* is what happened since the frame before."""
+    """Makes frames; what happened *lately* is what happened since the frame before.
+
+    Args:
+        name: How the proxy is called.
+        since: Since when it is up, by Trio's clock; now if None.
+    """
 
     __slots__ = ("_at", "_name", "_picked", "_rows", "_started", "_totals")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, since: float | None = None) -> None:
         self._name = name
-        self._started = self._at = trio.current_time()
+        self._at = trio.current_time()
+        self._started = self._at if since is None else since
         self._rows: dict[_Key, _Sums] = {}
         self._totals: dict[tuple[str, str], float] = {}
         self._picked: dict[tuple[str, str], int] = {}

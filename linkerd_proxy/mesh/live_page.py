@@ -25,13 +25,17 @@ _MAX_VIEWERS = 8  # own figure: each has all metrics added up once a second
 
 
 class Live:
-    """``/events``: a frame a second for each viewer, as server-sent events (HTML standard, section 9.2)."""
+    """``/events``: a frame a second for each viewer, as server-sent events (HTML standard, section 9.2).
 
-    __slots__ = ("_name", "_registry", "_viewers")
+    The proxy counts as up since this was made.
+    """
+
+    __slots__ = ("_name", "_registry", "_since", "_viewers")
 
     def __init__(self, name: str, registry: Callable[[], Awaitable[Registry]]) -> None:
         self._name = name
         self._registry = registry
+        self._since = trio.current_time()
         self._viewers = 0
 
     async def stream(self, exchange: Exchange) -> None:
@@ -50,7 +54,7 @@ class Live:
             self._viewers -= 1
 
     async def _frames(self) -> AsyncIterator[bytes]:
-        watch = Watch(self._name)
+        watch = Watch(self._name, self._since)
         while True:
             frame = watch.frame(await self._registry()).as_json()
             yield b"data: " + json.dumps(frame, separators=(",", ":")).encode() + b"\n\n"
