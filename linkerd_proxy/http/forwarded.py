@@ -18,11 +18,11 @@ _PAIR = re.compile(
     r"""[ \t]*(?P<name>[!#$%&'*+\-.^_`|~0-9A-Za-z]+)=
         (?:(?P<token>[!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]/]+)  # the colon and so on are not allowed bare, but are met
         |"(?P<quoted>(?:[^"\\]|\\.)*)")
-        [ \t]*(?P<end>[;,]|$)""",
+        [ \t]*(?P<end>[;,]|\Z)""",
     re.VERBOSE,
 )
 _ESCAPED = re.compile(r"\\(.)")
-_EMPTY = re.compile(r"[ \t]*(?:,|$)")
+_EMPTY = re.compile(r"[ \t]*(?:,|\Z)")
 
 
 def parse_forwarded(values: Iterable[str]) -> list[Element]:

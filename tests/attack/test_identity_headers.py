@@ -18,7 +18,11 @@ import trio.testing
 from linkerd_proxy.core.contain import contained
 from linkerd_proxy.core.stack import Stack, opened
 from linkerd_proxy.core.work import Dial, Tls
+from linkerd_proxy.detect.detect import Detect
 from linkerd_proxy.http.client import Client
+from linkerd_proxy.io.transport_header import ALPN, Header, encode_header
+from linkerd_proxy.tcp.forward import Forward
+from linkerd_proxy.tcp.transport_header import TransportHeader
 from linkerd_proxy.testing import memory_connection
 from tests.http.between import Wire, heard, inbound, mesh
 from tests.http.h2.frames import HELLO, Reader, data, get, headers, settings
@@ -248,6 +252,24 @@ async def test_on_one_connection_each_request_is_cleaned():
     async with behind(PEERS["mTLS"]) as (send, wires):
         await send(h1(ID) * 20)
         assert check(wires, TRUE) == 20
+
+
+@pytest.mark.parametrize("protocol", [None, "http/1", "http/2"])
+async def test_behind_a_transport_header_that_says_something_else(protocol, autojump_clock):
+    """A peer that calls HTTP opaque, or one version the other, is looked at all the same, where the port is not opaque."""
+    tls = Tls(TRUE, "app.ns", ALPN)
+    wires = []
+    http = inbound(Client(protocol="http/1.1") | Recorder(wires))
+    stack = TransportHeader(opaque_ports=frozenset({25})) | Detect(http=http, otherwise=Forward() | Recorder(wires))
+    async with opened(stack) as service, trio.open_nursery() as nursery:
+        for claim in (h1(ID), HELLO + settings() + headers(1, [*get("/"), ("l5d-client-id", FALSE)])):
+            client, connection = memory_connection(tls=tls)
+            nursery.start_soon(contained, service, connection)
+            await client.send_all(encode_header(Header(80, None, protocol)) + claim)
+            await heard(client)
+        nursery.cancel_scope.cancel()
+    # What is called by the other version's name is refused by that version's codec.
+    assert check(wires, TRUE) == (2 if protocol is None else 1)
 
 
 # --- through both proxies ----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from hypothesis import strategies as st
 
 from linkerd_proxy.errors import BadRequest
+from linkerd_proxy.http.forwarded import make_element, parse_forwarded
 from linkerd_proxy.io.transport_header import PREFACE, Header, encode_header, parse_header
 from tests.fuzz.budget import fuzz
 from tests.fuzz.shapes import damaged, pieces, splits
@@ -46,5 +47,23 @@ def test_transport_headers() -> None:
             assert end <= len(data)
             again = encode_header(header)
             assert parse_header(again) == (header, len(again))
+
+    assert fuzz(strategy, check)
+
+
+FORWARDED = (b"for=a;by=b;host=c;proto=https", b'by="spiffe://a/b", for="[::1]:80"', b'for="a\\"b,;=";by=x , ,for=y')
+
+
+def test_forwarded() -> None:
+    strategy = st.one_of(damaged(*FORWARDED), pieces(b"for=", b'"', b";", b",", b"\\", b"by=a", b" ", b"x"))
+
+    def check(data: bytes) -> None:
+        value = data.decode("latin-1")
+        try:
+            elements = parse_forwarded([value])
+        except BadRequest:
+            return
+        assert parse_forwarded([", ".join(make_element(**element) for element in elements)]) == elements
+        assert len(elements) <= value.count("=")
 
     assert fuzz(strategy, check)

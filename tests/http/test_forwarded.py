@@ -33,7 +33,7 @@ def test_what_is_read(values, elements):
     "value",
     [
         *("for", "for=", "=a", "for=a;", "for=a;;by=b", "for =a", "for= a", 'for="a', 'for=a"b"', "for=a b", "a;b=c"),
-        *("for=a;FOR=b", 'for="a"b', "for=\u00e4", 'for="\\', "for=a,by", "for=<a>"),
+        *("for=a;FOR=b", 'for="a"b', "for=\u00e4", "\n", "for=a\n", "for=a,\n", 'for="\\', "for=a,by", "for=<a>"),
     ],
 )
 def test_what_is_refused(value):
