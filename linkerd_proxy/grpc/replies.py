@@ -231,11 +231,12 @@ class Call(Replies[Rep], Generic[Req, Rep]):
     Made by :meth:`~linkerd_proxy.grpc.client.GrpcClient.bidi`.
     """
 
-    __slots__ = ("_outgoing",)
+    __slots__ = ("_done", "_outgoing")
 
     def __init__(self, method: Method[Req, Rep], limit: int, deadline: float, outgoing: Outgoing) -> None:
         super().__init__(method.path, method.reply, limit, deadline)
         self._outgoing = outgoing
+        self._done = False
 
     async def send(self, message: Req) -> None:
         """Send a message. It waits while the one before is still here, so a server that reads slowly is not flooded.
@@ -250,7 +251,7 @@ class Call(Replies[Rep], Generic[Req, Rep]):
         try:
             await self._outgoing.put(frame(encode(message)))
         except trio.ClosedResourceError:
-            if not self._returned.is_set():
+            if self._done:
                 raise
             if self._failure is not None:
                 raise self._failure from None
@@ -258,6 +259,7 @@ class Call(Replies[Rep], Generic[Req, Rep]):
 
     def end(self) -> None:
         """Say that nothing more will be sent; replies may still come."""
+        self._done = True
         self._outgoing.end()
 
     def on_over(self) -> None:

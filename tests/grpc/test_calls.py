@@ -6,8 +6,10 @@ import pytest
 import trio
 import trio.testing
 
+from linkerd_proxy import Client, ConnectFailed, opened
 from linkerd_proxy.errors import InvalidConfiguration, ProxyError
-from linkerd_proxy.grpc import Grpc, GrpcError, GrpcStatus, Method, unary
+from linkerd_proxy.grpc import Grpc, GrpcClient, GrpcError, GrpcStatus, Method, bidi, client_stream, unary
+from linkerd_proxy.testing import MemoryConnect, MemoryListener
 from tests.grpc.services import (
     CHAT,
     COUNT,
@@ -74,8 +76,24 @@ async def test_bidirectional_streaming_answers_while_the_upload_is_open(autojump
         call.end()
         with pytest.raises(trio.EndOfChannel):
             await call.receive()
-        with pytest.raises(trio.BrokenResourceError):
+        with pytest.raises(trio.ClosedResourceError):
             await call.send(b"late")
+
+
+async def test_a_call_that_the_server_has_ended_takes_no_more(autojump_clock):
+    async def leave(call):
+        await call.receive()
+
+    async def send_on():
+        while True:
+            await call.send(b"more")
+
+    async with client_of(Grpc(bidi(CHAT, leave))) as client, client.bidi(CHAT) as call:
+        await call.send(b"1")
+        with pytest.raises(trio.EndOfChannel):
+            await call.receive()
+        with pytest.raises(trio.BrokenResourceError):
+            await send_on()
 
 
 async def test_nothing_can_be_sent_after_the_end(autojump_clock, client):
@@ -223,8 +241,6 @@ async def test_a_server_may_answer_before_it_has_read_all(autojump_clock):
     async def first(call):
         return await call.receive()
 
-    from linkerd_proxy.grpc import client_stream
-
     async with client_of(Grpc(client_stream(SUM, first))) as client:
         assert await client.client_stream(SUM, (b"%d" % number * 10000 for number in range(1000))) == b"0" * 10000
 
@@ -241,10 +257,6 @@ async def test_too_many_and_too_few_messages_are_the_wrong_kind(autojump_clock, 
 
 
 async def test_no_server_is_unavailable_and_the_layers_error_is_the_cause(autojump_clock):
-    from linkerd_proxy import Client, ConnectFailed, opened
-    from linkerd_proxy.grpc import GrpcClient
-    from linkerd_proxy.testing import MemoryConnect, MemoryListener
-
     listener = MemoryListener()
     await listener.aclose()
     async with opened(Client() | MemoryConnect(listener)) as service:
