@@ -107,9 +107,10 @@ class StdlibEngine:
     def close_notify(self) -> bytes:
         """Return the bytes that tell the peer that this side sends no more."""
         # The library wants to wait for the peer's as well, and takes data before it for an error: that is kept first.
-        while not self.ended and (data := self._read(_CHUNK)):
-            self._rest += data
-        with suppress(ssl.SSLError):  # the peer's has not come, or the connection failed before
+        with suppress(trio.BrokenResourceError):
+            while not self.ended and (data := self._read(_CHUNK)):
+                self._rest += data
+        with suppress(ssl.SSLError, OSError):  # the peer's has not come, or the connection failed before
             self._object.unwrap()
         self.more = bool(self._rest)
         return self._from.read()

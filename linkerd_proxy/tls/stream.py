@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -97,7 +98,14 @@ class TlsStream(trio.abc.HalfCloseableStream):
         if max_bytes is None:
             max_bytes = _CHUNK
         engine = self._engine
-        if self._receiving or self._closed or engine.ended or engine.more or max_bytes < 1:
+        if (
+            type(max_bytes) is not int
+            or self._receiving
+            or self._closed
+            or engine.ended
+            or engine.more
+            or not max_bytes > 0
+        ):
             return await self._receive_here(max_bytes)
         self._receiving = True
         try:
@@ -116,6 +124,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
 
     async def _receive_here(self, max_bytes: int) -> bytes:
         """Receive what is here already, or raise."""
+        max_bytes = operator.index(max_bytes)
         self._allowance -= 1
         if self._allowance < 0 or self._closed or self._receiving or max_bytes < 1:
             await trio.lowlevel.checkpoint()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+from collections.abc import Callable
 from typing import NoReturn
 
 import trio
@@ -104,6 +105,9 @@ class ClientConnection:
         """
         if self.closed or self.buffer:
             return False
+        is_quiet: Callable[[], bool] | None = getattr(self.stream, "is_quiet", None)
+        if is_quiet is not None:  # of TLS, where bytes on the socket may be its own
+            return is_quiet()
         sock = getattr(self.stream, "socket", None)
         if sock is None:
             return True
