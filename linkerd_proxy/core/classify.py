@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 from linkerd_proxy.core.message import Response
 from linkerd_proxy.errors import GrpcStatus
 
-__all__ = ["Verdict", "classify", "grpc_status_of"]
+__all__ = ["Classify", "Verdict", "classify", "grpc_status_of"]
 
 Verdict: TypeAlias = Literal["success", "failure"]
+
+Classify: TypeAlias = Callable[[int, str, str], Verdict]
+"""Judges an answer by its status (0 for none), its gRPC status or nothing, and its failure code or nothing."""
 
 # The statuses that tell of a fault of the server or of the way to it, not of the caller's wish. (Linkerd counts the
 # same ones: linkerd2-proxy, linkerd/proxy/client-policy/src/grpc.rs)

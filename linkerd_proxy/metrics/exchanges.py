@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import trio
 
-from linkerd_proxy.core.classify import classify, grpc_status_of
+from linkerd_proxy.core.classify import Classify, classify, grpc_status_of
 from linkerd_proxy.core.contain import code_of
 from linkerd_proxy.core.message import HttpVersion, Request, Response
 from linkerd_proxy.core.stack import Service
@@ -27,10 +27,11 @@ _GRPC_FINE = ("", "0")
 class _Series:
     """The handles of one protocol, bound once; those of each kind of answer when it first occurs."""
 
-    __slots__ = ("_labels", "_registry", "in_flight", "outcomes", "particular", "requests")
+    __slots__ = ("_classify", "_labels", "_registry", "in_flight", "outcomes", "particular", "requests")
 
-    def __init__(self, registry: Registry, labels: dict[str, str]) -> None:
+    def __init__(self, registry: Registry, labels: dict[str, str], classify: Classify) -> None:
         self._registry = registry
+        self._classify = classify
         self._labels = labels
         self.requests: Counter = registry.counter("request_total", "Requests received", **labels)
         self.in_flight: Gauge = registry.gauge("request_in_flight", "Requests not yet answered to the end", **labels)
@@ -44,7 +45,7 @@ class _Series:
                 "response_total",
                 "Responses that ended, by how",
                 **labels,
-                classification=classify(status, grpc_status, error),
+                classification=self._classify(status, grpc_status, error),
                 grpc_status=grpc_status,
                 error=error,
             ),
@@ -83,16 +84,18 @@ class _Series:
 class ExchangeMetrics(dict[tuple[HttpVersion, str | None], _Series]):
     """Counts exchanges in a registry, the series of each protocol and client bound when it first occurs."""
 
-    __slots__ = ("_labels", "_registry")
+    __slots__ = ("_classify", "_labels", "_registry")
 
-    def __init__(self, registry: Registry, labels: Mapping[str, str]) -> None:
+    def __init__(self, registry: Registry, labels: Mapping[str, str], classify: Classify = classify) -> None:
         super().__init__()
         self._registry = registry
+        self._classify = classify
         self._labels = labels
 
     def __missing__(self, key: tuple[HttpVersion, str | None]) -> _Series:
         version, identity = key
-        series = _Series(self._registry, {**self._labels, "protocol": _PROTOCOLS[version], **tls_labels(identity)})
+        labels = {**self._labels, "protocol": _PROTOCOLS[version], **tls_labels(identity)}
+        series = _Series(self._registry, labels, self._classify)
         if len(self) < MAX_SERIES:  # as many identities as the authority certified
             self[key] = series
         return series

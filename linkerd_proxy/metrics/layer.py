@@ -10,6 +10,7 @@ from typing import Generic, cast
 
 from typing_extensions import TypeVar
 
+from linkerd_proxy.core.classify import Classify, classify
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Connection, Dial, Exchange
 from linkerd_proxy.metrics.exchanges import ExchangeMetrics
@@ -43,18 +44,22 @@ class Metrics(Layer[W, W], Generic[W]):
 
     Args:
         labels: Labels of your own, for telling several of these layers apart. Never take their values from a peer.
+        classify: Judges answers, for the label ``classification``.
 
     Put it outside ``Rescue`` to count the answers as the client sees them, inside it to count the upstream's.
     Cancellation counts the work as ``CANCEL`` and passes. Source: linkerd2-proxy, linkerd/app/core/src/metrics.rs.
     """
 
     labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS, hash=False)
+    classify: Classify = classify
 
     @asynccontextmanager
     async def open(self, inner: Service[W]) -> AsyncIterator[Service[W]]:
         """Bind the series of this run's registry, and count until closed."""
         registry = current_registry()
-        count_exchange = ExchangeMetrics(registry, self.labels).counting(cast("Service[Exchange]", inner))
+        count_exchange = ExchangeMetrics(registry, self.labels, self.classify).counting(
+            cast("Service[Exchange]", inner)
+        )
         transport = TransportMetrics(registry, self.labels)
         count_connection = transport.counting_connections(cast("Service[Connection]", inner))
         count_dial = transport.counting_dials(cast("Service[Dial]", inner))
@@ -71,4 +76,7 @@ class Metrics(Layer[W, W], Generic[W]):
             yield service
 
     def __repr__(self) -> str:
-        return f"Metrics({dict(self.labels)})" if self.labels else "Metrics()"
+        shown = [str(dict(self.labels))] if self.labels else []
+        if self.classify is not classify:
+            shown.append(f"classify={self.classify!r}")
+        return f"Metrics({', '.join(shown)})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import trio
 from typing_extensions import TypeVar
@@ -20,6 +21,8 @@ from linkerd_proxy.policy.server_policy import Authorization, LivePolicy, Server
 __all__ = ["Authorize"]
 
 W = TypeVar("W", bound=Connection | Exchange, default=Exchange)
+
+_Verdict: TypeAlias = Literal["http allow", "http deny", "tcp allow", "tcp deny", "tcp terminate"]
 
 _REMEMBERED = 4096  # clients whose verdict is kept: own figure, some 600 KB
 
@@ -73,14 +76,13 @@ class Authorize(Layer[W, W]):
 class _Judge:
     """Applies the policy of one opened layer: remembers verdicts as long as the policy stays, and counts them."""
 
-    __slots__ = ("_counters", "_live", "_policy", "_registry", "_verdicts")
+    __slots__ = ("_counters", "_live", "_policy", "_verdicts")
 
     def __init__(self, live: LivePolicy) -> None:
-        self._registry = current_registry()
         self._live = live
         self._policy: ServerPolicy = live.policy
         self._verdicts: dict[tuple[str, str | None, bool], Authorization | None] = {}
-        self._counters: dict[tuple[str, str, str, str], Counter] = {}
+        self._counters: dict[tuple[_Verdict, str, str, str], Counter] = {}
 
     def verdict(self, connection: Connection) -> Authorization | None:
         """Return what lets a client in, or None."""
@@ -96,20 +98,20 @@ class _Judge:
             found = self._verdicts[key] = policy.authorize(connection)
             return found
 
-    def require(self, connection: Connection, kind: str) -> None:
+    def require(self, connection: Connection, kind: Literal["http", "tcp"]) -> None:
         """Count the verdict on new work, and raise Denied if it is against it."""
         found = self.verdict(connection)
         if found is None:
-            self._count(f"inbound_{kind}_authz_deny_total", "", connection)
+            self._count("http deny" if kind == "http" else "tcp deny", "", connection)
             raise self.denied(connection, "is not allowed")
-        self._count(f"inbound_{kind}_authz_allow_total", found.name, connection)
+        self._count("http allow" if kind == "http" else "tcp allow", found.name, connection)
         if self._policy.audit and found.name == "audit":
             FailureLog.of_this_run().write(self.denied(connection, "is let in by the audit only"), "AUDIT", connection)
 
     def revoke(self, connection: Connection, scope: trio.CancelScope) -> None:
         """End a live connection if the policy, which has changed, does not allow it any more."""
         if not scope.cancel_called and self.verdict(connection) is None:
-            self._count("inbound_tcp_authz_terminate_total", "", connection)
+            self._count("tcp terminate", "", connection)
             scope.cancel()
 
     def denied(self, connection: Connection, what: str) -> Denied:
@@ -120,20 +122,55 @@ class _Judge:
             f"client {identity or 'without an identity'} at {connection.peer} {what}{server}", layer="Authorize"
         )
 
-    def _count(self, name: str, authorization: str, connection: Connection) -> None:
+    def _count(self, verdict: _Verdict, authorization: str, connection: Connection) -> None:
         tls = "none" if connection.tls is None else "mutual" if connection.tls.peer_identity else "tls"
-        key = (name, self._policy.name, authorization, tls)
+        key = (verdict, self._policy.name, authorization, tls)
         counter = self._counters.get(key)
         if counter is None:
-            labels = {"srv_name": self._policy.name, "authz_name": authorization, "tls": tls}
-            counter = self._counters[key] = self._registry.counter(name, _HELP[name], **labels)
+            counter = self._counters[key] = _counter(*key)
         counter.value += 1
 
 
-_HELP = {
-    "inbound_http_authz_allow_total": "Requests that the policy allowed",
-    "inbound_http_authz_deny_total": "Requests that the policy refused",
-    "inbound_tcp_authz_allow_total": "Connections that the policy allowed",
-    "inbound_tcp_authz_deny_total": "Connections that the policy refused",
-    "inbound_tcp_authz_terminate_total": "Connections and tunnels that ended because the policy changed",
-}
+def _counter(verdict: _Verdict, srv: str, authz: str, tls: str) -> Counter:
+    counter = current_registry().counter
+    match verdict:
+        case "http allow":
+            return counter(
+                "inbound_http_authz_allow_total",
+                "Requests that the policy allowed",
+                srv_name=srv,
+                authz_name=authz,
+                tls=tls,
+            )
+        case "http deny":
+            return counter(
+                "inbound_http_authz_deny_total",
+                "Requests that the policy refused",
+                srv_name=srv,
+                authz_name=authz,
+                tls=tls,
+            )
+        case "tcp allow":
+            return counter(
+                "inbound_tcp_authz_allow_total",
+                "Connections that the policy allowed",
+                srv_name=srv,
+                authz_name=authz,
+                tls=tls,
+            )
+        case "tcp deny":
+            return counter(
+                "inbound_tcp_authz_deny_total",
+                "Connections that the policy refused",
+                srv_name=srv,
+                authz_name=authz,
+                tls=tls,
+            )
+        case "tcp terminate":
+            return counter(
+                "inbound_tcp_authz_terminate_total",
+                "Connections and tunnels that ended because the policy changed",
+                srv_name=srv,
+                authz_name=authz,
+                tls=tls,
+            )

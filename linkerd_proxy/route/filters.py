@@ -12,7 +12,7 @@ from linkerd_proxy.core.message import Response
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import InvalidConfiguration
-from linkerd_proxy.headers import Headers
+from linkerd_proxy.headers import Headers, RawHeaders
 
 __all__ = ["RequestHeaderModifier", "ResponseHeaderModifier"]
 
@@ -45,6 +45,8 @@ class _Modifier(Layer[Exchange, Exchange]):
     set: _Fields = field(default_factory=lambda: _NONE, hash=False)
     add: _Fields = field(default_factory=lambda: _NONE, hash=False)
     remove: Sequence[str] = ()
+    _gone: frozenset[bytes] = field(init=False, repr=False, compare=False)
+    _new: RawHeaders = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "remove", tuple(name.lower() for name in self.remove))
@@ -58,6 +60,9 @@ class _Modifier(Layer[Exchange, Exchange]):
             object.__setattr__(self, how, MappingProxyType(fields))
         for name in self.remove:
             self._check(name, "remove", seen)
+        gone = (name.encode("latin-1") for name in (*self.set, *self.remove))
+        object.__setattr__(self, "_gone", frozenset(gone))
+        object.__setattr__(self, "_new", Headers((*self.set.items(), *self.add.items())).raw)
 
     @property
     def _name(self) -> str:
@@ -76,11 +81,15 @@ class _Modifier(Layer[Exchange, Exchange]):
         if seen.setdefault(name, how) != how:
             raise InvalidConfiguration(f"{self._name}: {name} is in both {seen[name]} and {how}: keep one of them")
 
+    def __repr__(self) -> str:
+        shown = [f"{how}={dict(fields)}" for how, fields in (("set", self.set), ("add", self.add)) if fields]
+        shown += [f"remove={self.remove}"] if self.remove else []
+        return f"{self._name}({', '.join(shown)})"
+
     def changed(self, headers: Headers) -> Headers:
         """Return the fields with the changes; those that came stay as they are."""
-        gone = {name.encode("latin-1") for name in (*self.set, *self.remove)}
-        new = Headers((*self.set.items(), *self.add.items()))
-        return Headers.of([pair for pair in headers.raw if pair[0] not in gone] + new.raw)
+        gone = self._gone
+        return Headers.of([pair for pair in headers.raw if pair[0] not in gone] + self._new)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["Key", "parse_host", "parse_key", "split_authority"]
+__all__ = ["Key", "check_target", "parse_host", "parse_key", "parse_path", "split_authority"]
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
 _HOST = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\]")
 _PATH = re.compile(r"(?:/[!$&'()*+,\-.0-9:;=@A-Z_a-z~%]*)*")
+
+_QUERY = re.compile(r"[!$&'()*+,\-./0-9:;=?@A-Z_a-z~%]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,17 @@ def parse_path(path: str, text: str) -> str:
     if not _PATH.fullmatch(path):
         raise InvalidConfiguration(f"{text!r} is no route: {path!r} is no path; write it as clients send it, no query")
     return path
+
+
+def check_target(target: str, text: str) -> None:
+    """Check a path that a filter puts in the place of another, perhaps with a query.
+
+    Raises:
+        InvalidConfiguration: if a request could not be made with it.
+    """
+    path, _, query = target.partition("?")
+    if not path.startswith("/") or not _PATH.fullmatch(path) or not _QUERY.fullmatch(query):
+        raise InvalidConfiguration(f"{text}: {target!r} is no path; a path begins with a slash, and is written encoded")
 
 
 def parse_host(host: str, text: str) -> str:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.route.key import parse_path
+from linkerd_proxy.route.untrusted import Compiled, compile_untrusted
 
 __all__ = ["Exact", "GrpcMatch", "Match", "Prefix", "Regex", "Value"]
 
@@ -42,19 +43,25 @@ class Prefix:
 class Regex:
     """Matches the whole text (``fullmatch``) by a regular expression of Python's.
 
-    The pattern is the operator's: one with nested repetitions, as ``(a+)+b``, can be made to run for ever by whoever
-    chooses the text. So write none, and take none from others.
+    One with nested repetitions, as ``(a+)+b``, can be made to run for ever by whoever chooses the text. Write none.
+
+    Args:
+        value: The pattern.
+        trusted: Whether it is the operator's own. One from somebody else is run by RE2 if the package ``google-re2`` is
+            there, in linear time, and otherwise refused if it may run for ever.
 
     Raises:
-        InvalidConfiguration: if the pattern can't be read.
+        InvalidConfiguration: if the pattern can't be read, or is refused.
     """
 
     value: str
-    pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    trusted: bool = True
+    pattern: Compiled = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         try:
-            object.__setattr__(self, "pattern", re.compile(self.value))
+            compiled = re.compile(self.value) if self.trusted else compile_untrusted(self.value)
+            object.__setattr__(self, "pattern", compiled)
         except re.error as error:
             raise InvalidConfiguration(f"Regex({self.value!r}) can't be read: {error}; correct the pattern") from None
 

@@ -9,7 +9,7 @@ from linkerd_proxy.core.message import Request, Response
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import BadRequest, InvalidConfiguration
-from linkerd_proxy.route.key import parse_host, split_authority
+from linkerd_proxy.route.key import check_target, parse_host, split_authority
 
 __all__ = ["PathFilter", "Redirect", "ReplacePrefix", "Rewrite"]
 
@@ -30,8 +30,9 @@ class ReplacePrefix:
     prefix: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.value.startswith("/"):
-            raise InvalidConfiguration(f"ReplacePrefix({self.value!r}): a path begins with a slash; write one")
+        check_target(self.value, "ReplacePrefix")
+        if "?" in self.value:
+            raise InvalidConfiguration(f"ReplacePrefix({self.value!r}) keeps the query: leave it out")
 
     def __call__(self, target: str) -> str:
         """Return the target with the prefix replaced; as it is, where it does not begin so."""
@@ -50,9 +51,8 @@ class PathFilter(Layer[Exchange, Exchange]):
     path: str | ReplacePrefix | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.path, str) and not self.path.startswith("/"):
-            name = type(self).__name__
-            raise InvalidConfiguration(f"{name}(path={self.path!r}): a path begins with a slash; write one")
+        if isinstance(self.path, str):
+            check_target(self.path, type(self).__name__)
 
     @property
     def needs_prefix(self) -> bool:
@@ -112,6 +112,8 @@ class Redirect(PathFilter):
         if self.port is not None and not 0 < self.port <= 65535:
             raise InvalidConfiguration(f"Redirect(port={self.port!r}): give a number from 1 to 65535")
         _check_host("Redirect", self.host)
+        if self.host is not None and split_authority(self.host)[1]:
+            raise InvalidConfiguration(f"Redirect(host={self.host!r}): leave out the port, and write port=...")
 
     async def serve(self, work: Exchange, inner: Service[Exchange]) -> None:
         """Answer with the redirect, or pass on what is there already."""

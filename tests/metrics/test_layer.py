@@ -326,6 +326,24 @@ class TestDials:
         assert samples("tcp_open_total", "tcp_connect_failure_total") == [{"peer=dst": 0}, {"error=UF": 1}]
 
 
+class TestClassification:
+    async def test_answers_are_judged_by_whom_one_names(self):
+        def strict(status, grpc_status, error):
+            return "failure" if status == 404 else "success"
+
+        async with Metrics(classify=strict).open(answering(Response(404))) as service:
+            await service(exchange(Request()))
+        async with Metrics(classify=strict).open(answering(Response(503))) as service:
+            await service(exchange(Request()))
+        assert samples("response_total") == [
+            {
+                "classification=failure,protocol=http/1,status_code=404": 1,
+                "classification=success,protocol=http/1,status_code=503": 1,
+            }
+        ]
+        assert repr(Metrics(classify=strict)).startswith("Metrics(classify=<function")
+
+
 def test_repr_tells_the_labels():
     assert repr(Metrics()) == "Metrics()"
     assert repr(Metrics[Connection]({"a": "b"})) == "Metrics({'a': 'b'})"
