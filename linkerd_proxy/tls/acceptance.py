@@ -7,13 +7,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from linkerd_proxy.tls.identity import Credentials
-from linkerd_proxy.tls.names import problem_of
 
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
-__all__ = ["Unusable", "accept", "load_der", "load_key", "name_in", "split_der"]
+__all__ = ["Unusable", "accept", "load_der", "load_key", "split_der"]
 
 _MOST = 100  # certificates; own figure: a chain has three, a bundle while roots follow each other a few
 
@@ -44,7 +43,7 @@ def accept(
     if not chain or not anchors:
         raise Unusable("there is no certificate" if anchors else "there is no trust anchor")
     leaf = chain[0]
-    found = name_in(leaf)
+    found = _name_in(leaf)
     if found != name:
         raise Unusable(f"the certificate is {found}'s, not {name}'s")
     if leaf.public_key() != key.public_key():
@@ -75,22 +74,15 @@ def _check_chain(chain: Sequence[x509.Certificate], anchors: Sequence[x509.Certi
         raise Unusable(f"the certificate does not chain up to a trust anchor: {error}") from None
 
 
-def name_in(leaf: x509.Certificate) -> str:
-    """Return the one name in a certificate. Raises :exc:`Unusable` if there is none, or more than one."""
-    from cryptography import x509
+def _name_in(leaf: x509.Certificate) -> str:
+    from linkerd_proxy.tls.refusal import REASONS, Refused
+    from linkerd_proxy.tls.verify import identity_of
 
     try:
-        alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        raise Unusable("the certificate has no name") from None
-    names = alternatives.get_values_for_type(x509.DNSName)
-    names += alternatives.get_values_for_type(x509.UniformResourceIdentifier)
-    if len(names) != 1:
-        raise Unusable(f"the certificate has {len(names)} names, and must have one")
-    problem = problem_of(names[0])
-    if problem is not None:
-        raise Unusable(f"the certificate's name {names[0][:300]!r} is no identity: {problem}")
-    return names[0]
+        return identity_of(leaf)
+    except Refused as refused:
+        detail = f": {refused.detail}" if refused.detail else ""
+        raise Unusable(f"{REASONS[refused.reason][0].format(peer='the')}{detail}") from None
 
 
 # --- DER ---------------------------------------------------------------------------------------

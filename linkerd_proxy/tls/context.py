@@ -9,6 +9,7 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.tls.federation import anchors_of_all
 from linkerd_proxy.tls.identity import Credentials, LiveIdentity
 from linkerd_proxy.tls.reasons import chain_refusal
 from linkerd_proxy.tls.refusal import Refused, Side
@@ -50,7 +51,7 @@ def mesh_context(
     context.check_privatekey()
     store = context.get_cert_store()
     assert store is not None
-    for anchor in credentials.anchors:
+    for anchor in anchors_of_all(credentials):
         store.add_cert(crypto.X509.from_cryptography(anchor))
     # An anchor is an anchor, whether it is signed by itself or not, as rustls has it.
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
@@ -61,6 +62,7 @@ def mesh_context(
         if alpn:
             context.set_alpn_select_callback(_Choose(alpn))
     context.set_verify(mode, _on_certificate)
+    context.set_app_data(credentials)
     return context
 
 
@@ -128,7 +130,8 @@ def _on_certificate(connection: SSL.Connection, presented: crypto.X509, number: 
     if not good:
         verification.refused = verification.refused or chain_refusal(number, depth, _described(certificate))
         return False
-    return depth > 0 or verification.accept(certificate)
+    verification.anchor = verification.anchor or certificate
+    return depth > 0 or verification.accept(certificate, connection.get_context().get_app_data())
 
 
 def _described(certificate: x509.Certificate) -> str:

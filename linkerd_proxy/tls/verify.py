@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from cryptography import x509
 
+from linkerd_proxy.tls.federation import check_vouching
+from linkerd_proxy.tls.identity import Credentials
 from linkerd_proxy.tls.names import is_spiffe, problem_of
 from linkerd_proxy.tls.refusal import Refused
 
@@ -26,19 +28,23 @@ class Verification:
 
     expected: str | None = None
     named: bool = True
+    anchor: x509.Certificate | None = None
+    """What the peer's chain goes up to."""
     name: str | None = None
     """The name that was proved."""
     refused: Refused | None = None
     """Why the certificate was not accepted."""
 
-    def accept(self, leaf: x509.Certificate) -> bool:
-        """Check a leaf whose chain is good. Never raises: it is called from within OpenSSL."""
+    def accept(self, leaf: x509.Certificate, trusting: Credentials | None = None) -> bool:
+        """Check a leaf whose chain is good for whom we trust. Never raises: it is called from within OpenSSL."""
         if not self.named:
             return True
         try:
             name = identity_of(leaf)
             if self.expected is not None and name != self.expected:
                 raise Refused("identity", f"{name} instead of {self.expected}")
+            if trusting is not None:
+                check_vouching(name, self.anchor, trusting)
         except Refused as refused:
             self.refused = refused
             return False
