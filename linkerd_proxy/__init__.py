@@ -22,6 +22,9 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.balance.picks import LeastRequest as LeastRequest
     from linkerd_proxy.balance.picks import P2c as P2c
     from linkerd_proxy.balance.picks import RoundRobin as RoundRobin
+    from linkerd_proxy.balance.ring import Header as Header
+    from linkerd_proxy.balance.ring import Peer as Peer
+    from linkerd_proxy.balance.ring import Ring as Ring
     from linkerd_proxy.balance.towards import Towards as Towards
     from linkerd_proxy.core.backoff import Backoff as Backoff
     from linkerd_proxy.core.drain import Drain as Drain
@@ -171,6 +174,7 @@ _HOMES = {
     "Given": "tls.identity",
     "GrpcMatch": "route.match",
     "GrpcRoute": "route.rules",
+    "Header": "balance.ring",
     "Headers": "headers",
     "Hedge": "retry.hedge",
     "Http": "http.server",
@@ -196,6 +200,7 @@ _HOMES = {
     "OutboundHeaders": "http.mesh_headers",
     "Overloaded": "errors",
     "P2c": "balance.picks",
+    "Peer": "balance.ring",
     "Prefix": "route.match",
     "ProxyError": "errors",
     "ProxyProtocol": "tcp.proxy_protocol",
@@ -213,6 +218,7 @@ _HOMES = {
     "ResponseTimeout": "errors",
     "Retry": "retry.retry",
     "Rewrite": "route.redirect",
+    "Ring": "balance.ring",
     "RoundRobin": "balance.picks",
     "Route": "route.route",
     "Rule": "route.rules",
@@ -293,6 +299,7 @@ __all__ = [
     "Given",
     "GrpcMatch",
     "GrpcRoute",
+    "Header",
     "Headers",
     "Hedge",
     "Http",
@@ -318,6 +325,7 @@ __all__ = [
     "OutboundHeaders",
     "Overloaded",
     "P2c",
+    "Peer",
     "Prefix",
     "ProxyError",
     "ProxyProtocol",
@@ -335,6 +343,7 @@ __all__ = [
     "ResponseTimeout",
     "Retry",
     "Rewrite",
+    "Ring",
     "RoundRobin",
     "Route",
     "Rule",

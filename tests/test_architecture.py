@@ -144,7 +144,8 @@ def test_third_parties_live_in_their_homes(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=_ids)
 def test_no_file_is_long_and_no_name_is_vague(path: Path) -> None:
     lines = len(path.read_text().splitlines())
-    assert lines <= 400, f"{path.name} has {lines} lines: one file, one idea"
+    is_table = path.parent == PACKAGE and path.stem == "__init__"  # of the public names, each three times
+    assert lines <= 400 or is_table, f"{path.name} has {lines} lines: one file, one idea"
     assert path.stem not in BANNED, f"{path.name} says nothing about what is in it"
 
 

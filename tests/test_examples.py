@@ -193,6 +193,21 @@ async def test_proxy_protocol_sends_on_the_address_it_was_told():
         assert await ask(port, told) == told
 
 
+async def test_balance_spreads_requests_and_passes_over_what_cannot_be_reached():
+    async with (
+        example("handler") as (_, one, _),
+        example("handler") as (two, other, _),
+        example("balance", f"127.0.0.1:{one}", f"127.0.0.1:{other}") as (_, port, said),
+    ):
+        assert "└─ each endpoint: Client()" in said
+        for number in range(10):
+            assert (await get(port, f"/{number}")).endswith(f"hello from /{number}\n".encode())
+        two.kill()
+        await two.wait()
+        for number in range(10):
+            assert (await get(port, f"/{number}")).endswith(f"hello from /{number}\n".encode())
+
+
 async def test_workers_serve_and_drain():
     async with example("handler") as (_, web, _), example("workers", f"127.0.0.1:{web}") as (process, port, said):
         assert len(said.partition("\n")[0].split()) == 3

@@ -68,6 +68,7 @@ class Flight:
         """Whether the breaker has heard of it."""
         replica.pending += 1
         replica.active += 1
+        replica.tally.active += 1
         replica.picked += 1
         self.probe = replica.state == "probation"
         if self.probe:

@@ -18,7 +18,7 @@ from linkerd_proxy.balance.ewma import PeakEwma
 from linkerd_proxy.balance.flight import Classify, Flight
 from linkerd_proxy.balance.picks import P2c, Picker
 from linkerd_proxy.balance.queue import Queue
-from linkerd_proxy.balance.replica import Replica
+from linkerd_proxy.balance.replica import Replica, Tally
 from linkerd_proxy.balance.states import TRANSITIONS, Event
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.backoff import Backoff
@@ -84,6 +84,7 @@ class Pool(Generic[A]):
         "_nursery",
         "_out",
         "_ready",
+        "_tally",
         "_tuning",
         "classify",
         "gone",
@@ -114,6 +115,7 @@ class Pool(Generic[A]):
         self._ejected = ejected
         self._out = 0
         self._ready = 0
+        self._tally = Tally()
         self.picker: Picker[A] = picker
         self.queue: Queue = queue
         self.classify: Classify = tuning.classify
@@ -163,7 +165,8 @@ class Pool(Generic[A]):
         now = trio.current_time()
         ewma = PeakEwma(tuning.measure.default_rtt, tuning.measure.decay, now)
         accrual = Accrual(tuning.breaker) if tuning.breaker is not None else None
-        replica = Replica[A](endpoint, ewma, accrual, near=not tuning.zone or endpoint.zone == tuning.zone)
+        near = not tuning.zone or endpoint.zone == tuning.zone
+        replica = Replica[A](endpoint, ewma, accrual, near=near, tally=self._tally)
         self.replicas[endpoint.address] = replica
         if replica.weight > 0:
             self.picker.enrol(replica)

@@ -14,9 +14,21 @@ from linkerd_proxy.balance.states import State
 from linkerd_proxy.core.endpoint import Endpoint
 from linkerd_proxy.core.stack import Service
 
-__all__ = ["Replica"]
+__all__ = ["Replica", "Tally"]
 
 A = TypeVar("A")
+
+
+class Tally:
+    """What all endpoints of a balancer have in flight together."""
+
+    __slots__ = ("active",)
+
+    def __init__(self) -> None:
+        self.active: int = 0
+
+    def __repr__(self) -> str:
+        return f"<Tally of {self.active}>"
 
 
 class Replica(Generic[A]):
@@ -42,12 +54,16 @@ class Replica(Generic[A]):
         "service",
         "slot",
         "state",
+        "tally",
         "turn",
         "warm_at",
         "weight",
     )
 
-    def __init__(self, endpoint: Endpoint, ewma: PeakEwma, accrual: Accrual | None, *, near: bool) -> None:
+    def __init__(
+        self, endpoint: Endpoint, ewma: PeakEwma, accrual: Accrual | None, *, near: bool, tally: Tally
+    ) -> None:
+        self.tally: Tally = tally
         self.endpoint: Endpoint = endpoint
         self.ewma: PeakEwma = ewma
         self.accrual: Accrual | None = accrual
@@ -92,6 +108,7 @@ class Replica(Generic[A]):
     def release(self) -> None:
         """Give back what one piece of work had."""
         self.active -= 1
+        self.tally.active -= 1
         if not self.active and self.state == "leaving":
             self.idle.set()
 
