@@ -129,16 +129,19 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.tcp.transport_header import SendTransportHeader as SendTransportHeader
     from linkerd_proxy.tcp.transport_header import Tagged as Tagged
     from linkerd_proxy.tcp.transport_header import TransportHeader as TransportHeader
+    from linkerd_proxy.tls.authority import Authority as Authority
     from linkerd_proxy.tls.certify import Certify as Certify
     from linkerd_proxy.tls.files import Files as Files
     from linkerd_proxy.tls.identity import Credentials as Credentials
     from linkerd_proxy.tls.identity import Given as Given
     from linkerd_proxy.tls.identity import Identity as Identity
+    from linkerd_proxy.tls.issued import Issued as Issued
     from linkerd_proxy.tls.originate import Originate as Originate
     from linkerd_proxy.tls.terminate import Terminate as Terminate
 
 _HOMES = {
     "Address": "address",
+    "Authority": "tls.authority",
     "Authorization": "policy.server_policy",
     "Authorize": "policy.authorize",
     "BETWEEN_PROXIES": "http.upgrade",
@@ -183,6 +186,7 @@ _HOMES = {
     "InboundHeaders": "http.mesh_headers",
     "Inject": "route.inject",
     "InvalidConfiguration": "errors",
+    "Issued": "tls.issued",
     "Layer": "core.stack",
     "LeastRequest": "balance.picks",
     "Limit": "policy.admit",
@@ -265,6 +269,7 @@ _HOMES = {
 __all__ = [
     "BETWEEN_PROXIES",
     "Address",
+    "Authority",
     "Authorization",
     "Authorize",
     "Backend",
@@ -308,6 +313,7 @@ __all__ = [
     "InboundHeaders",
     "Inject",
     "InvalidConfiguration",
+    "Issued",
     "Layer",
     "LeastRequest",
     "Limit",

@@ -156,6 +156,13 @@ async def test_authorize_lets_in_who_may():
             assert b"\r\nl5d-proxy-error: AD " in answer
 
 
+async def test_authority_makes_a_mesh_of_two():
+    async with example("echo") as (_, app, _), example("authority", f"127.0.0.1:{app}") as (_, port, said):
+        assert "Terminate(identity=Issued(" in said
+        assert "peer='app.mesh.local'" in said
+        assert await ask(port, b"there and back") == b"there and back"
+
+
 async def test_own_layer_adds_its_header():
     async with example("handler") as (_, web, _), own_layer_before(web) as (_, port, _):
         answer = await get(port, "/took")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from linkerd_proxy.cli.authority_serve import serve_authority
 from linkerd_proxy.cli.options import DURATION
 
 __all__ = ["authority"]
@@ -13,7 +14,7 @@ __all__ = ["authority"]
 _DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 
 
-@click.group(invoke_without_command=True, short_help="Be a certificate authority: init, issue, show, token.")
+@click.group(invoke_without_command=True, short_help="Be a certificate authority: init, issue, show, token, serve.")
 @click.pass_context
 def authority(ctx: click.Context) -> None:
     """Be the certificate authority of a mesh: a root in a directory, which issues identities to workloads.
@@ -112,3 +113,6 @@ def token(directory: Path, name: str, lifetime: float) -> None:
 
     checked = read_store(directory).check_name(name)
     click.echo(Tokens(directory / "tokens").make(checked, lifetime=lifetime))
+
+
+authority.add_command(serve_authority)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from linkerd_proxy.errors import InvalidConfiguration, NoCredentials
 from linkerd_proxy.tls.identity import Credentials
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from linkerd_proxy.tls.leaf import PublicKey
 
-__all__ = ["ISSUER_LIFETIME", "LEAF_LIFETIME", "ROOT_LIFETIME", "Authority", "fingerprint", "utc_now"]
+__all__ = ["ISSUER_LIFETIME", "LEAF_LIFETIME", "ROOT_LIFETIME", "Authority", "Chain", "fingerprint", "utc_now"]
+
+Chain: TypeAlias = "tuple[x509.Certificate, ...]"
+"""A certificate, then those of its issuers."""
 
 ROOT_LIFETIME = 10 * 365 * 86400.0
 """Seconds: ten years. Everybody's trust anchor is changed by hand, on every host."""

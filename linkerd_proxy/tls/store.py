@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linkerd_proxy.errors import InvalidConfiguration
-from linkerd_proxy.tls.authority import Authority, utc_now
+from linkerd_proxy.tls.authority import Authority, Chain, utc_now
 from linkerd_proxy.tls.identity import Credentials
 from linkerd_proxy.tls.private import (
     check_directory,
@@ -32,6 +32,7 @@ __all__ = [
     "key_pem",
     "read_certificates",
     "read_store",
+    "to_der",
     "to_pem",
     "write_identity",
 ]
@@ -134,6 +135,13 @@ def key_pem(key: CertificateIssuerPrivateKeyTypes) -> bytes:
 
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     return key.private_bytes(pem, pkcs8, serialization.NoEncryption())
+
+
+def to_der(certificates: Chain) -> list[bytes]:
+    """Return each certificate's DER."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return [one.public_bytes(Encoding.DER) for one in certificates]
 
 
 def to_pem(certificates: tuple[x509.Certificate, ...]) -> bytes:

@@ -75,11 +75,11 @@ class StoredAuthority:
         return self._authority
 
     def issue(self, name: str, *, lifetime: float = LEAF_LIFETIME) -> Credentials:
-        """Make a key and a certificate, as :meth:`Authority.issue` does."""
+        """Make a key and a certificate, as :meth:`~linkerd_proxy.tls.authority.Authority.issue` does."""
         return self.current().issue(name, lifetime=lifetime)
 
     def sign(self, name: str, request: bytes, *, lifetime: float = LEAF_LIFETIME) -> tuple[x509.Certificate, ...]:
-        """Answer a signing request, as :meth:`Authority.sign` does."""
+        """Answer a signing request, as :meth:`~linkerd_proxy.tls.authority.Authority.sign` does."""
         return self.current().sign(name, request, lifetime=lifetime)
 
     def __repr__(self) -> str:

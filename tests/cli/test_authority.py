@@ -1,11 +1,15 @@
 """``linkerd-proxy authority``: what it writes, what it shows, what it refuses."""
 
 import json
+import os
 import stat
 
 import pytest
+import trio
 
+from linkerd_proxy import Client, Connect
 from linkerd_proxy.cli.main import main
+from linkerd_proxy.tls.certify import Certify
 from linkerd_proxy.tls.store import read_certificates, read_store
 from linkerd_proxy.tls.tokens import Tokens
 
@@ -79,6 +83,14 @@ def test_an_authority_below_a_root(tmp_path, run):
         (["issue", "{mesh}", "web.other", "--out", "{tmp}/x"], "it is not in the trust domain mesh.local: give a name"),
         (["issue", "{mesh}", "web.mesh.local"], "Missing option '--out'"),
         (["issue", "{mesh}", "web.mesh.local", "--out", "{mesh}/ca.pem"], "is no directory: give another path"),
+        (["serve", "{tmp}"], "holds no authority"),
+        (["serve", "{mesh}", "--name", "web.other"], "it is not in the trust domain mesh.local"),
+        (["serve", "{mesh}", "--allow", "1000"], "--allow 1000: '' can't be issued, it is empty"),
+        (["serve", "{mesh}", "--allow-file", "{tmp}/x"], "cannot read"),
+        (["serve", "{mesh}", "--lifetime", "0"], "a lifetime of 0 s is none"),
+        (["serve", "{mesh}", "--rate", "0"], "0.0 is not in the range"),
+        (["serve", "{mesh}", "--listen", "nonsense"], "'nonsense' has no port"),
+        (["serve", "{mesh}", "--listen", "unix:{tmp}/no/s"], "create the directory first"),
         (["show", "{tmp}"], "holds no authority"),
         (["token", "{mesh}", "*.mesh.local"], "a wildcard names nobody"),
         (["token", "{mesh}", "web.mesh.local", "--lifetime", "1000d"], "give 1 s to 365 d"),
@@ -94,5 +106,30 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, run, arguments, told
 
 def test_alone_it_shows_its_commands(run):
     shown = run()
-    for name in ("init", "issue", "show", "token"):
+    for name in ("init", "issue", "show", "token", "serve"):
         assert f"\n  {name} " in shown
+
+
+async def test_serve_until_sigterm(tmp_path, command, fetch, series):
+    mesh = tmp_path / "mesh"
+    assert main(["authority", "init", str(mesh)]) == 0
+    (tmp_path / "users").write_text("")
+    listen = ["--listen", "127.0.0.1:0", "--listen", f"unix:{tmp_path}/s", "--admin", "127.0.0.1:0"]
+    async with command("authority", "serve", str(mesh), *listen, "--allow-file", str(tmp_path / "users")) as server:
+        admin = await server.address("admin")
+        assert server.output.startswith("authority.mesh.local, <Authority of mesh.local until ")
+        assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o666
+        assert await fetch(admin, "/ready") == (200, b"ready\n")
+        (tmp_path / "users").write_text(f"{os.getuid()} web.mesh.local\n")
+        identity = Certify("web.mesh.local", Client() | Connect(f"unix:{tmp_path}/s"), str(mesh / "ca.pem"))
+        with trio.fail_after(20):
+            async with identity.open() as live:
+                made = live.credentials or await live.wait_changed()
+        made.chain[0].verify_directly_issued_by(read_store(mesh).certificate)
+        _, text = await fetch(admin, "/metrics")
+        assert series(text.decode(), "authority_issued_total") == {'how="uid"': 1}
+        server.signal()
+        assert await server.ended() == 0
+        assert server.errors.startswith("INFO issued web.mesh.local until ")
+        assert server.errors.count("\n") == 1
+    assert not (tmp_path / "s").exists()
