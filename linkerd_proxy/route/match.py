@@ -85,7 +85,12 @@ def _frozen(match: object, values: Mapping[str, Value], name: str, *, lower: boo
     return frozen
 
 
-@dataclass(frozen=True, slots=True)
+def _call(name: str, first: list[str], more: Mapping[str, object]) -> str:
+    """Return the call that makes a match, without what is as by default."""
+    return f"{name}({', '.join([*first, *(f'{key}={value!r}' for key, value in more.items() if value)])})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Match:
     """Conditions that must all hold (Gateway API: HTTPRouteMatch).
 
@@ -123,6 +128,10 @@ class Match:
         """The path prefix that a match leaves known, without a slash at its end, or None."""
         return self.path.value.rstrip("/") if isinstance(self.path, Prefix) else None
 
+    def __repr__(self) -> str:
+        more = {"headers": dict(self.headers), "query": dict(self.query), "method": self.method}
+        return _call("Match", [repr(self.path)], more)
+
     def __str__(self) -> str:
         words = [self.method or "", str(self.path)]
         words += [f"{name}: {value}" for name, value in self.headers.items()]
@@ -130,7 +139,7 @@ class Match:
         return " ".join(word for word in words if word)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class GrpcMatch:
     """Conditions on a gRPC call that must all hold (Gateway API: GRPCRouteMatch).
 
@@ -159,6 +168,10 @@ class GrpcMatch:
     def prefix(self) -> str | None:
         """Always None: a gRPC path is matched whole."""
         return None
+
+    def __repr__(self) -> str:
+        more = {"service": self.service, "method": self.method, "headers": dict(self.headers)}
+        return _call("GrpcMatch", [], more)
 
     def __str__(self) -> str:
         words = [f"grpc {self.service or '*'}/{self.method or '*'}"]

@@ -391,3 +391,14 @@ def test_the_tree_shows_what_is_matched() -> None:
         "├─ grpc s.S/*: handler(answer)",
         "└─ grpc */*: no backend",
     ]
+
+
+def test_matches_say_how_they_are_made() -> None:
+    for match in (
+        Match(),
+        Match(Exact("/a"), {"x": Regex("1")}, {"q": "2"}, "GET"),
+        GrpcMatch(),
+        GrpcMatch("s", "m", {"x": "1"}),
+    ):
+        assert eval(repr(match)) == match
+    assert repr(Match("/a", {"X": "1"})) == "Match(Prefix(value='/a'), headers={'x': Exact(value='1')})"
