@@ -77,13 +77,17 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.http.upgrade import Upgrade as Upgrade
     from linkerd_proxy.io.listen import open_listeners as open_listeners
     from linkerd_proxy.mesh.admin import admin as admin
+    from linkerd_proxy.mesh.open_telemetry import otlp_from_environment as otlp_from_environment
     from linkerd_proxy.mesh.reverse import reverse_proxy as reverse_proxy
     from linkerd_proxy.mesh.spiffe import spiffe as spiffe
     from linkerd_proxy.mesh.workers import Workers as Workers
     from linkerd_proxy.mesh.workers import run_workers as run_workers
+    from linkerd_proxy.metrics.accesslog import AccessLog as AccessLog
     from linkerd_proxy.metrics.layer import Metrics as Metrics
     from linkerd_proxy.metrics.registry import current_registry as current_registry
+    from linkerd_proxy.metrics.span_export import Otlp as Otlp
     from linkerd_proxy.metrics.tap import Tap as Tap
+    from linkerd_proxy.metrics.tracing import Trace as Trace
     from linkerd_proxy.policy.admit import Limit as Limit
     from linkerd_proxy.policy.authorize import Authorize as Authorize
     from linkerd_proxy.policy.clients import Network as Network
@@ -140,6 +144,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.tls.terminate import Terminate as Terminate
 
 _HOMES = {
+    "AccessLog": "metrics.accesslog",
     "Address": "address",
     "Authority": "tls.authority",
     "Authorization": "policy.server_policy",
@@ -201,6 +206,7 @@ _HOMES = {
     "NoRoute": "errors",
     "OpaqueRoute": "route.opaque",
     "Originate": "tls.originate",
+    "Otlp": "metrics.span_export",
     "OutboundHeaders": "http.mesh_headers",
     "Overloaded": "errors",
     "P2c": "balance.picks",
@@ -245,6 +251,7 @@ _HOMES = {
     "TlsRoute": "route.tls",
     "TlsUnauthenticated": "policy.clients",
     "Towards": "balance.towards",
+    "Trace": "metrics.tracing",
     "TransportHeader": "tcp.transport_header",
     "Unauthenticated": "policy.clients",
     "UnixAddress": "address",
@@ -259,6 +266,7 @@ _HOMES = {
     "handler": "http.handler",
     "open_listeners": "io.listen",
     "opened": "core.stack",
+    "otlp_from_environment": "mesh.open_telemetry",
     "parse_address": "address",
     "reverse_proxy": "mesh.reverse",
     "run_workers": "mesh.workers",
@@ -268,6 +276,7 @@ _HOMES = {
 
 __all__ = [
     "BETWEEN_PROXIES",
+    "AccessLog",
     "Address",
     "Authority",
     "Authorization",
@@ -328,6 +337,7 @@ __all__ = [
     "NoRoute",
     "OpaqueRoute",
     "Originate",
+    "Otlp",
     "OutboundHeaders",
     "Overloaded",
     "P2c",
@@ -372,6 +382,7 @@ __all__ = [
     "TlsRoute",
     "TlsUnauthenticated",
     "Towards",
+    "Trace",
     "TransportHeader",
     "Unauthenticated",
     "UnixAddress",
@@ -387,6 +398,7 @@ __all__ = [
     "handler",
     "open_listeners",
     "opened",
+    "otlp_from_environment",
     "parse_address",
     "reverse_proxy",
     "run_workers",

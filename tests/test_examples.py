@@ -163,6 +163,37 @@ async def test_authority_makes_a_mesh_of_two():
         assert await ask(port, b"there and back") == b"there and back"
 
 
+async def test_observe_writes_a_line_and_sends_a_span():
+    sent = []
+
+    async def collector(stream):
+        async with stream:
+            sent.append(await stream.receive_some())
+            arrived.set()
+            await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    arrived = trio.Event()
+    trace = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    head = f"GET /x?token=secret HTTP/1.1\r\nhost: a\r\ntraceparent: {trace}\r\nconnection: close\r\n\r\n"
+    async with trio.open_nursery() as nursery:
+        listener, *_ = await nursery.start(partial(trio.serve_tcp, collector, 0, host="127.0.0.1"))
+        port_of = listener.socket.getsockname()[1]
+        async with (
+            example("handler") as (_, web, _),
+            example("observe", f"127.0.0.1:{web}", f"127.0.0.1:{port_of}") as (process, port, _),
+        ):
+            assert b" 200 " in await ask(port, head.encode(), end=False)
+            line = b""
+            with trio.fail_after(PATIENCE):
+                while b"\n" not in line:
+                    line += await process.stdout.receive_some()
+                await arrived.wait()
+        nursery.cancel_scope.cancel()
+    assert b'"uri":"/x?token=(redacted)"' in line
+    assert b'"trace_id":"' + b"ab" * 16 in line
+    assert sent[0].startswith(b"POST /v1/traces HTTP/1.1\r\n")
+
+
 async def test_own_layer_adds_its_header():
     async with example("handler") as (_, web, _), own_layer_before(web) as (_, port, _):
         answer = await get(port, "/took")

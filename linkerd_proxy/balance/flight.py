@@ -12,6 +12,7 @@ from linkerd_proxy.balance.hints import retry_after_of
 from linkerd_proxy.balance.replica import Replica
 from linkerd_proxy.core.classify import Verdict, grpc_status_of
 from linkerd_proxy.core.message import Response
+from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.work import Dial, Exchange, Respond
 from linkerd_proxy.errors import (
     ConnectFailed,
@@ -157,6 +158,9 @@ class ExchangeFlight(Flight):
         super().__init__(pool, replica, now)
         self.exchange = exchange
         self.send: Respond = exchange.respond
+        notes = current_notes()
+        if notes is not None:
+            notes.backend = str(replica.endpoint.address)
         self.response: Response | None = None
 
     @property

@@ -18,7 +18,7 @@ __all__ = ["PREFIX", "Plan", "Values", "make_plan", "plan_options"]
 PREFIX = "LINKERD2_PROXY_"
 """Of Linkerd's environment variables."""
 _REVERSE = "linkerd_proxy.mesh.reverse:reverse_proxy"
-_OF_REVERSE = ("codec", "opaque")
+_OF_REVERSE = ("codec", "opaque", "access_log", "trace")
 
 Values: TypeAlias = Mapping[str, Any]  # what click passes: each option's value by its name
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -43,6 +43,18 @@ _OPTIONS = (
         envvar=f"{PREFIX}CODEC",
         show_envvar=True,
         help="The parser of HTTP/1 (auto: httptools where installed).",
+    ),
+    click.option(
+        "--access-log",
+        type=click.Choice(["apache", "combined", "json", "structlog"]),
+        envvar=f"{PREFIX}ACCESS_LOG",
+        show_envvar=True,
+        help="Write a line for each request to standard output.",
+    ),
+    click.option(
+        "--trace",
+        is_flag=True,
+        help="Take part in traces that are sampled; spans go where OTEL_EXPORTER_OTLP_ENDPOINT says.",
     ),
     click.option(
         "--admin",
@@ -119,13 +131,15 @@ def make_plan(ctx: click.Context, target: str | None, values: Values) -> Plan:
     if (target is None) == (not to):
         raise click.UsageError("say what to serve: either --to HOST:PORT or a stack, as in my_mesh.py:proxy")
     if target is not None and any(_given(ctx, name) for name in _OF_REVERSE):
-        raise click.UsageError("--codec and --opaque belong to --to: a stack of your own says it in its layers")
+        raise click.UsageError(
+            "--codec, --opaque, --access-log and --trace belong to --to: a stack of your own says it in its layers"
+        )
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("linkerd_proxy").setLevel(values["log"])
     arguments: dict[str, Argument] = {}
     if target is None:
         make_codec(values["codec"])  # click checked it; this says if its library is missing
-        arguments = {"targets": list(to), "codec": values["codec"], "opaque": values["opaque"]}
+        arguments = {"targets": list(to), **{name: values[name] for name in _OF_REVERSE if values[name]}}
     return Plan(
         target or _REVERSE,
         arguments,

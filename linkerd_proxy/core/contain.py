@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import trio
 
 from linkerd_proxy.core.background import unwrapped
+from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import ProxyError
@@ -69,6 +70,9 @@ def record_failure(error: Exception, connection: Connection) -> None:
     It never raises: a handler of the log or an error's own text may be broken, and other connections are served on.
     """
     code = code_of(error)
+    notes = current_notes()
+    if notes is not None:
+        notes.failure = code
     with suppress(Exception):
         registry = current_registry()
         registry.counter("proxy_errors_total", "Failures by code, see linkerd-proxy explain", error=code).value += 1

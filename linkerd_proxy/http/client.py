@@ -12,6 +12,7 @@ import trio
 from linkerd_proxy.address import AnyAddress
 from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.message import Request, Whole
+from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Dial, Exchange, Target
 from linkerd_proxy.errors import UpstreamClosed, UpstreamReset
@@ -91,6 +92,8 @@ class _Client:
         """Serve one exchange over a connection of the right kind."""
         request = exchange.request
         address = exchange.connection.original_dst
+        if address is not None and (notes := current_notes()) is not None and not notes.backend:
+            notes.backend = str(address)
         if self._protocol != "http/1.1" and self._asks_in_h2(request):
             await self._h2_pool(address).serve(exchange)
             return

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import trio
 
 from linkerd_proxy.core.classify import Classify, classify, grpc_status_of
 from linkerd_proxy.core.contain import code_of
 from linkerd_proxy.core.message import HttpVersion, Request, Response
+from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import CODES, NotAnswered
-from linkerd_proxy.metrics.histogram import Histogram
+from linkerd_proxy.metrics.histogram import Exemplar, Histogram
 from linkerd_proxy.metrics.registry import MAX_SERIES, Counter, Gauge, Registry
 from linkerd_proxy.metrics.transport import tls_labels
 
@@ -64,7 +66,7 @@ class _Series:
         if outcome is None:
             outcome = self.outcomes[status] = self.bind(status)
         outcome[0].value += 1
-        outcome[1].record((trio.current_time() - started) * 1000)
+        _record(outcome[1], started)
 
     def _count_particular(self, request: Request, response: Response, error: str, started: float) -> None:
         grpc_status = grpc_status_of(response) if request.is_grpc else ""
@@ -78,7 +80,7 @@ class _Series:
                 self.particular[key] = outcome
         outcome[0].value += 1
         if not _is_tunnel(request, response):
-            outcome[1].record((trio.current_time() - started) * 1000)
+            _record(outcome[1], started)
 
 
 class ExchangeMetrics(dict[tuple[HttpVersion, str | None], _Series]):
@@ -140,6 +142,15 @@ class ExchangeMetrics(dict[tuple[HttpVersion, str | None], _Series]):
                     series.bind(0, error=error)[0].value += 1
 
         return count
+
+
+def _record(latency: Histogram, started: float) -> None:
+    """Record a latency, and the trace that it is of if a ``Trace`` outside has it sampled."""
+    milliseconds = (trio.current_time() - started) * 1000
+    latency.record(milliseconds)
+    notes = current_notes()
+    if notes is not None and notes.trace_id:
+        latency.exemplify(Exemplar(milliseconds, notes.trace_id, datetime.now(UTC).timestamp()))
 
 
 def _is_tunnel(request: Request, response: Response) -> bool:

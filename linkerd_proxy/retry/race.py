@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import trio
 
 from linkerd_proxy.core.message import EMPTY, Request, Response
+from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.metrics.registry import Counter
@@ -104,6 +105,9 @@ class Race:
                 course.overflow.value += 1
                 return
             course.requests.value += 1
+            notes = current_notes()
+            if notes is not None:
+                notes.retries += 1
             await self._ask(self._second)
 
     async def _ask(self, runner: _Runner) -> None:

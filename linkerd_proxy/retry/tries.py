@@ -11,6 +11,7 @@ import trio
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.backoff import Backoff
 from linkerd_proxy.core.message import EMPTY, Request, Response, Whole
+from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import AlreadyAnswered, ResponseTimeout
@@ -125,6 +126,9 @@ class Tries:
             self._number += 1
             self._again = False
             self._means.counters.requests.value += 1
+            notes = current_notes()
+            if notes is not None:
+                notes.retries += 1
 
     async def _try(self) -> None:
         """Make one try."""

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from linkerd_proxy.core.message import Request
+from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.stack import Service, Stack, opened
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import InvalidConfiguration, NoRoute
@@ -20,6 +21,7 @@ from linkerd_proxy.route.table import Table
 __all__ = ["Route"]
 
 _SHOWN = 120  # characters of what the client asked for that an error repeats
+_Branch: TypeAlias = tuple[str, Service[Exchange]]  # what matched, in words, and where it goes
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -74,19 +76,23 @@ class Route(Stack[Exchange]):
         async with AsyncExitStack() as exits:
             live: dict[tuple[int, str | None], Service[Exchange]] = {}
             rules: list[Rule] = []  # keeps the ids taken
-            matches: list[tuple[str, Match | GrpcMatch, Service[Exchange]]] = []
+            matches: list[tuple[str, Match | GrpcMatch, _Branch]] = []
             for host, match, rule in self._matches():
                 rules.append(rule)
                 key = (id(rule), match.prefix if rule.needs_prefix else None)
                 if key not in live:  # a rule with several matches has one live chain of filters
                     live[key] = await exits.enter_async_context(opened(rule.stack_for(match)))
-                matches.append((host, match, live[key]))
+                matches.append((host, match, (f"{host} {match}".lstrip(), live[key])))
             table = Table(matches)
 
             async def service(exchange: Exchange) -> None:
-                inner = table.find(exchange.request)
-                if inner is None:
+                branch = table.find(exchange.request)
+                if branch is None:
                     raise _no_route(table, exchange.request)
+                name, inner = branch
+                notes = current_notes()
+                if notes is not None:
+                    notes.route = name
                 await inner(exchange)
 
             yield service
@@ -117,7 +123,7 @@ def _keys(routes: Mapping[str, Stack[Exchange]]) -> dict[str, Key]:
     return keys
 
 
-def _no_route(table: Table[Service[Exchange]], request: Request) -> NoRoute:
+def _no_route(table: Table[_Branch], request: Request) -> NoRoute:
     authority, path = request.authority[:_SHOWN], request.path.partition("?")[0][:_SHOWN]
     nearest = table.nearest(authority, path)
     remedy = f"the nearest is {nearest!r}; add one for it" if nearest else "there are no rules at all; add one for it"

@@ -20,6 +20,19 @@ def test_opaque_is_a_chain_without_detection():
     ]
 
 
+def test_access_log_and_traces_stand_where_they_see_all(monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel.test:4318")
+    text = str(reverse_proxy(["127.0.0.1:9000"], access_log="json", trace=True))
+    layers = [line.strip("│└├─ ").partition("(")[0] for line in text.splitlines()]
+    assert layers[2:7] == ["Http", "AccessLog", "Trace", "Metrics", "Tap"]
+
+
+def test_a_trace_needs_somewhere_to_go(monkeypatch):
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    with pytest.raises(InvalidConfiguration, match="no OTEL_EXPORTER_OTLP_ENDPOINT"):
+        reverse_proxy(["127.0.0.1:9000"], trace=True)
+
+
 @pytest.mark.parametrize(("targets", "told"), [([], "at least one target"), (["nonsense"], "'nonsense' has no port")])
 def test_what_is_no_target(targets, told):
     with pytest.raises(InvalidConfiguration, match=told):
