@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.tls.conftest import issuer_pem, make_issuer
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROGRAMS = sorted(EXAMPLES.glob("*.py"))
 PATIENCE = 30  # seconds; only a failure takes them
@@ -244,6 +246,27 @@ async def test_balance_spreads_requests_and_passes_over_what_cannot_be_reached()
         await two.wait()
         for number in range(10):
             assert (await get(port, f"/{number}")).endswith(f"hello from /{number}\n".encode())
+
+
+async def test_mutual_tls_joins_two_proxies_and_keeps_others_out(tmp_path):
+    issuer = make_issuer()
+    for name in ("near.example", "far.example"):
+        (tmp_path / name).mkdir()
+        chain, key = issuer.issue(name).pem
+        for file, text in (("cert", chain), ("key", key), ("ca", issuer_pem(issuer))):
+            (tmp_path / name / f"{file}.pem").write_bytes(text)
+    async with (
+        example("echo") as (_, app, _),
+        example("mutual_tls", f"127.0.0.1:{app}", tmp_path / "far.example") as (_, far, _),
+        example("mutual_tls", f"127.0.0.1:{far}", tmp_path / "near.example", "far.example") as (_, near, said),
+        example("mutual_tls", f"127.0.0.1:{far}", tmp_path / "near.example", "else.example") as (_, wrong, _),
+    ):
+        assert "Originate(" in said
+        assert await ask(near, b"in the clear only here") == b"in the clear only here"
+        for port in (far, wrong):
+            with pytest.raises(trio.BrokenResourceError):
+                assert not await ask(port, b"not by mutual TLS")
+                raise trio.BrokenResourceError
 
 
 async def test_workers_serve_and_drain():
