@@ -47,7 +47,10 @@ nitpick_ignore_regex = [
     ("py:(class|obj)", r"(.*\.)?([A-Z]|Req|Rep)"),  # type variables
     ("py:class", r"(.*\.)?_\w+"),  # private types of public fields
     # In signatures that name a type which is imported for type checkers only, all names stay as they are written.
-    ("py:class", r"(Path|datetime(\.datetime)?|(x509|ec)\.\w+|CertificateIssuerPrivateKeyTypes|PublicKey)"),
+    (
+        "py:class",
+        r"(Path|SSL\.Context|os\.PathLike|datetime(\.datetime)?|(x509|ec)\.\w+|CertificateIssuerPrivateKeyTypes|PublicKey)",
+    ),
     ("py:class", r"linkerd_proxy\.mesh\.worker\.Job"),  # what a worker process is told: of no use to others
 ]
 
