@@ -49,8 +49,9 @@ nitpick_ignore_regex = [
     # In signatures that name a type which is imported for type checkers only, all names stay as they are written.
     (
         "py:class",
-        r"(Path|SSL\.Context|os\.PathLike|datetime(\.datetime)?|(x509|ec)\.\w+|CertificateIssuerPrivateKeyTypes|PublicKey)",
+        r"(Path|datetime(\.datetime)?|(x509|ec)\.\w+|CertificateIssuerPrivateKeyTypes|PublicKey)",
     ),
+    ("py:class", r"(SSL\.Context|os\.PathLike)"),
     ("py:class", r"linkerd_proxy\.mesh\.worker\.Job"),  # what a worker process is told: of no use to others
 ]
 
