@@ -1,11 +1,14 @@
 """What mypy --strict must accept."""
 
 from linkerd_proxy import (
+    Balance,
     Client,
     Connect,
     Connection,
     Detect,
     Dial,
+    Dns,
+    Endpoint,
     Exchange,
     Forward,
     Http,
@@ -20,7 +23,9 @@ from linkerd_proxy import (
     SendProxyProtocol,
     Service,
     Stack,
+    Static,
     Timeout,
+    Towards,
     handler,
     opened,
 )
@@ -66,3 +71,11 @@ served: Stack[Connection] = Http() | hello
 async def use() -> bytes:
     async with opened(upstream) as service, call(service, Request()) as response:
         return await response.body.read()
+
+
+def balanced(endpoint: Endpoint) -> Stack[Exchange]:
+    return Client() | Towards(endpoint) | Connect()
+
+
+balanced_http: Stack[Connection] = Http() | Balance(Static("10.0.0.1:80"), balanced)
+balanced_tcp: Stack[Connection] = Forward() | Balance(Dns("web.example:80"), lambda e: Connect(e.address))
