@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.balance.picks import P2c as P2c
     from linkerd_proxy.balance.picks import RoundRobin as RoundRobin
     from linkerd_proxy.balance.ring import Header as Header
-    from linkerd_proxy.balance.ring import Peer as Peer
     from linkerd_proxy.balance.ring import Ring as Ring
     from linkerd_proxy.balance.towards import Towards as Towards
     from linkerd_proxy.core.backoff import Backoff as Backoff
@@ -77,8 +76,15 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.http.upgrade import Upgrade as Upgrade
     from linkerd_proxy.io.listen import open_listeners as open_listeners
     from linkerd_proxy.mesh.admin import admin as admin
+    from linkerd_proxy.mesh.identities import find_identity as find_identity
+    from linkerd_proxy.mesh.inbound import inbound as inbound
     from linkerd_proxy.mesh.open_telemetry import otlp_from_environment as otlp_from_environment
+    from linkerd_proxy.mesh.outbound import MeshPeer as MeshPeer
+    from linkerd_proxy.mesh.outbound import outbound as outbound
+    from linkerd_proxy.mesh.peer import asking as asking
+    from linkerd_proxy.mesh.peer import dialling as dialling
     from linkerd_proxy.mesh.reverse import reverse_proxy as reverse_proxy
+    from linkerd_proxy.mesh.sidecar import Sidecar as Sidecar
     from linkerd_proxy.mesh.spiffe import spiffe as spiffe
     from linkerd_proxy.mesh.workers import Workers as Workers
     from linkerd_proxy.mesh.workers import run_workers as run_workers
@@ -126,7 +132,9 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.route.split import FirstAvailable as FirstAvailable
     from linkerd_proxy.route.split import Split as Split
     from linkerd_proxy.route.tls import TlsRoute as TlsRoute
+    from linkerd_proxy.tcp.aim import Aim as Aim
     from linkerd_proxy.tcp.connect import Connect as Connect
+    from linkerd_proxy.tcp.destinations import Destinations as Destinations
     from linkerd_proxy.tcp.forward import Forward as Forward
     from linkerd_proxy.tcp.proxy_protocol import ProxyProtocol as ProxyProtocol
     from linkerd_proxy.tcp.proxy_protocol import SendProxyProtocol as SendProxyProtocol
@@ -140,12 +148,14 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.tls.identity import Given as Given
     from linkerd_proxy.tls.identity import Identity as Identity
     from linkerd_proxy.tls.issued import Issued as Issued
+    from linkerd_proxy.tls.meshed import Meshed as Meshed
     from linkerd_proxy.tls.originate import Originate as Originate
     from linkerd_proxy.tls.terminate import Terminate as Terminate
 
 _HOMES = {
     "AccessLog": "metrics.accesslog",
     "Address": "address",
+    "Aim": "tcp.aim",
     "Authority": "tls.authority",
     "Authorization": "policy.server_policy",
     "Authorize": "policy.authorize",
@@ -166,6 +176,7 @@ _HOMES = {
     "Connection": "core.work",
     "Credentials": "tls.identity",
     "Denied": "errors",
+    "Destinations": "tcp.destinations",
     "Detect": "detect.detect",
     "Dial": "core.work",
     "Dns": "discover.dns",
@@ -199,6 +210,8 @@ _HOMES = {
     "Listener": "core.serve",
     "LivePolicy": "policy.server_policy",
     "Match": "route.match",
+    "MeshPeer": "mesh.outbound",
+    "Meshed": "tls.meshed",
     "Metrics": "metrics.layer",
     "Mirror": "route.mirror",
     "Network": "policy.clients",
@@ -210,7 +223,6 @@ _HOMES = {
     "OutboundHeaders": "http.mesh_headers",
     "Overloaded": "errors",
     "P2c": "balance.picks",
-    "Peer": "balance.ring",
     "Prefix": "route.match",
     "ProxyError": "errors",
     "ProxyProtocol": "tcp.proxy_protocol",
@@ -236,6 +248,7 @@ _HOMES = {
     "SendTransportHeader": "tcp.transport_header",
     "ServerPolicy": "policy.server_policy",
     "Service": "core.stack",
+    "Sidecar": "mesh.sidecar",
     "Split": "route.split",
     "Stack": "core.stack",
     "Static": "discover.static",
@@ -261,12 +274,17 @@ _HOMES = {
     "Whole": "core.message",
     "Workers": "mesh.workers",
     "admin": "mesh.admin",
+    "asking": "mesh.peer",
     "current_registry": "metrics.registry",
     "default_policy": "policy.server_policy",
+    "dialling": "mesh.peer",
+    "find_identity": "mesh.identities",
     "handler": "http.handler",
+    "inbound": "mesh.inbound",
     "open_listeners": "io.listen",
     "opened": "core.stack",
     "otlp_from_environment": "mesh.open_telemetry",
+    "outbound": "mesh.outbound",
     "parse_address": "address",
     "reverse_proxy": "mesh.reverse",
     "run_workers": "mesh.workers",
@@ -274,137 +292,28 @@ _HOMES = {
     "spiffe": "mesh.spiffe",
 }
 
+# One name a line would make this file too long to read.
+# fmt: off
 __all__ = [
-    "BETWEEN_PROXIES",
-    "AccessLog",
-    "Address",
-    "Authority",
-    "Authorization",
-    "Authorize",
-    "Backend",
-    "Backoff",
-    "BadGateway",
-    "BadRequest",
-    "Balance",
-    "Body",
-    "Breaker",
-    "Budget",
-    "Certify",
-    "Client",
-    "Connect",
-    "ConnectFailed",
-    "ConnectTimeout",
-    "Connection",
-    "Credentials",
-    "Denied",
-    "Detect",
-    "Dial",
-    "Dns",
-    "Downgrade",
-    "Drain",
-    "Endpoint",
-    "EndpointsFile",
-    "Exact",
-    "Exchange",
-    "FailFast",
-    "Files",
-    "FirstAvailable",
-    "Forward",
-    "Given",
-    "GrpcMatch",
-    "GrpcRoute",
-    "Header",
-    "Headers",
-    "Hedge",
-    "Http",
-    "HttpRoute",
-    "Identity",
-    "InboundHeaders",
-    "Inject",
-    "InvalidConfiguration",
-    "Issued",
-    "Layer",
-    "LeastRequest",
-    "Limit",
-    "Limits",
-    "Listener",
-    "LivePolicy",
-    "Match",
-    "Metrics",
-    "Mirror",
-    "Network",
-    "NoBackend",
-    "NoRoute",
-    "OpaqueRoute",
-    "Originate",
-    "Otlp",
-    "OutboundHeaders",
-    "Overloaded",
-    "P2c",
-    "Peer",
-    "Prefix",
-    "ProxyError",
-    "ProxyProtocol",
-    "RateLimit",
-    "RateLimited",
-    "RateOverride",
-    "Redirect",
-    "Regex",
-    "ReplacePrefix",
-    "Request",
-    "RequestHeaderModifier",
-    "Rescue",
-    "Response",
-    "ResponseHeaderModifier",
-    "ResponseTimeout",
-    "Retry",
-    "Rewrite",
-    "Ring",
-    "RoundRobin",
-    "Route",
-    "Rule",
-    "SendProxyProtocol",
-    "SendTransportHeader",
-    "ServerPolicy",
-    "Service",
-    "Split",
-    "Stack",
-    "Static",
-    "Streamed",
-    "Tagged",
-    "Tap",
-    "Target",
-    "Terminate",
-    "Timeout",
-    "Timeouts",
-    "Tls",
-    "TlsAuthenticated",
-    "TlsRoute",
-    "TlsUnauthenticated",
-    "Towards",
-    "Trace",
-    "TransportHeader",
-    "Unauthenticated",
-    "UnixAddress",
-    "Upgrade",
-    "UpstreamClosed",
-    "UpstreamReset",
-    "Whole",
-    "Workers",
-    "__version__",
-    "admin",
-    "current_registry",
-    "default_policy",
-    "handler",
-    "open_listeners",
-    "opened",
-    "otlp_from_environment",
-    "parse_address",
-    "reverse_proxy",
-    "run_workers",
-    "serve",
-    "spiffe",
+    "BETWEEN_PROXIES", "AccessLog", "Address", "Aim", "Authority", "Authorization", "Authorize", "Backend",
+    "Backoff", "BadGateway", "BadRequest", "Balance", "Body", "Breaker", "Budget", "Certify", "Client", "Connect",
+    "ConnectFailed", "ConnectTimeout", "Connection", "Credentials", "Denied", "Destinations", "Detect", "Dial",
+    "Dns", "Downgrade", "Drain", "Endpoint", "EndpointsFile", "Exact", "Exchange", "FailFast", "Files",
+    "FirstAvailable", "Forward", "Given", "GrpcMatch", "GrpcRoute", "Header", "Headers", "Hedge", "Http",
+    "HttpRoute", "Identity", "InboundHeaders", "Inject", "InvalidConfiguration", "Issued", "Layer", "LeastRequest",
+    "Limit", "Limits", "Listener", "LivePolicy", "Match", "MeshPeer", "Meshed", "Metrics", "Mirror", "Network",
+    "NoBackend", "NoRoute", "OpaqueRoute", "Originate", "Otlp", "OutboundHeaders", "Overloaded", "P2c", "Prefix",
+    "ProxyError", "ProxyProtocol", "RateLimit", "RateLimited", "RateOverride", "Redirect", "Regex", "ReplacePrefix",
+    "Request", "RequestHeaderModifier", "Rescue", "Response", "ResponseHeaderModifier", "ResponseTimeout", "Retry",
+    "Rewrite", "Ring", "RoundRobin", "Route", "Rule", "SendProxyProtocol", "SendTransportHeader", "ServerPolicy",
+    "Service", "Sidecar", "Split", "Stack", "Static", "Streamed", "Tagged", "Tap", "Target", "Terminate", "Timeout",
+    "Timeouts", "Tls", "TlsAuthenticated", "TlsRoute", "TlsUnauthenticated", "Towards", "Trace", "TransportHeader",
+    "Unauthenticated", "UnixAddress", "Upgrade", "UpstreamClosed", "UpstreamReset", "Whole", "Workers",
+    "__version__", "admin", "asking", "current_registry", "default_policy", "dialling", "find_identity", "handler",
+    "inbound", "open_listeners", "opened", "otlp_from_environment", "outbound", "parse_address", "reverse_proxy",
+    "run_workers", "serve", "spiffe",
 ]
+# fmt: on
 
 
 def __getattr__(name: str) -> object:

@@ -138,9 +138,9 @@ class Balance(Stack[A]):
         return Zoned(picker, self.pick.picker(self.dice), self.spill) if self.zone else picker
 
     def branches(self) -> Sequence[tuple[str, Stack[Any]]]:
-        """Return the stack that an endpoint would have, if one can be made of an endpoint that there isn't."""
+        """Return the stack that an endpoint has, or would have if one can be made of an endpoint that there isn't."""
         try:
-            return [("each endpoint", self.replica(_DRAWN))]
+            return [("each endpoint", self.replica(self.resolve.example() or _DRAWN))]
         except Exception:  # drawing must not fail: the function may want more of an endpoint than an address
             return []
 

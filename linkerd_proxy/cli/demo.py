@@ -1,4 +1,4 @@
-"""``linkerd-proxy demo``: three applications, a proxy before them, real traffic, and what the proxy sees of it."""
+"""``linkerd-proxy demo``: a mesh of two applications, real traffic, and what their sidecars see of it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import trio
 
 from linkerd_proxy._version import __version__
 from linkerd_proxy.address import AnyAddress
-from linkerd_proxy.cli.demo_apps import Echo, demo_proxy, grpc_app, web_app
-from linkerd_proxy.cli.demo_traffic import Traffic
-from linkerd_proxy.cli.demo_view import Lines, Row, Silence, TableView, View, rich_is_installed, rows
+from linkerd_proxy.cli.demo_view import Lines, Silence, TableView, View, rich_is_installed
 from linkerd_proxy.cli.options import SECONDS
+from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.serve import serve
 from linkerd_proxy.core.stack import Stack
@@ -26,33 +27,52 @@ from linkerd_proxy.core.work import Connection
 from linkerd_proxy.io.listen import SocketListener, open_listeners
 from linkerd_proxy.metrics.registry import current_registry
 
+if TYPE_CHECKING:
+    from linkerd_proxy.cli.demo_figures import Figures, Row
+    from linkerd_proxy.cli.demo_mesh import Mesh
+    from linkerd_proxy.cli.demo_traffic import Traffic
+
 __all__ = ["demo"]
 
 _RATE = 50.0  # requests a second and protocol: enough to see, too little to heat a laptop
+_PROTOCOLS = {"HTTP/1.1": "http/1", "gRPC": "http/2", "TCP": "opaque"}  # as metrics call them
 _GRACE = 2.0  # seconds that connections of the demonstration get to end
 
 
-@click.command(short_help="See it work: applications, a proxy, live traffic and figures.")
-@click.option("--for", "seconds", type=SECONDS, help="End after so many seconds, as in 10 or 2m; else at Ctrl-C.")
+@click.command(short_help="See a mesh work: two applications, mutual TLS, live figures.")
+@click.option(
+    "--for", "--duration", "seconds", type=SECONDS, help="End after so many seconds, as in 10 or 2m; else at Ctrl-C."
+)
 @click.option("--plain", is_flag=True, help="Lines instead of a table that is redrawn.")
 @click.option("--json", "as_json", is_flag=True, help="Print nothing but one JSON object, at the end.")
+@click.option(
+    "--keep",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write its certificates there, and the script that is this demonstration.",
+)
 @click.pass_context
-def demo(ctx: click.Context, seconds: float | None, plain: bool, as_json: bool) -> None:
-    """Start an HTTP application, one that is shaped like gRPC and a TCP echo, all on loopback and on ports that the
-    system chooses, with one proxy before them; send 50 requests a second in each protocol; and show how they fare.
+def demo(ctx: click.Context, seconds: float | None, plain: bool, as_json: bool, keep: Path | None) -> None:
+    """Start a mesh on loopback, on ports that the system chooses: the application web, and three replicas of api, of
+    which one is slow and one fails 1 % of its calls. Each has a sidecar, so everything between them has mutual TLS:
+    HTTP/1.1, gRPC, and a TCP protocol in which the server speaks first. Web makes 50 requests a second in each of them,
+    balanced over the replicas and retried where one fails; the figures are those of "linkerd viz stat".
 
-    The exit status is 0 if every request succeeded, else 1.
-    """  # noqa: D205  # the summary takes two lines
+    The exit status is 0 if 99 % of the requests succeeded and all connections had mutual TLS, else 1.
+    """  # noqa: D205  # the summary takes four lines
     view = _view(plain, as_json)
-    figures, elapsed = trio.run(_demo, seconds, view, not as_json)
-    failed = sum(row.failed for row in figures)
+    figures, elapsed = trio.run(_demo, seconds, view, not as_json, keep)
+    asked = [row for row in figures if not row.of_replica]
+    failed, total = sum(row.failed for row in asked), sum(row.requests for row in asked)
     if as_json:
-        summary = {"version": __version__, "seconds": round(elapsed, 3), "failed": failed}
-        protocols = {row.protocol: asdict(row) | {"success": row.success} for row in figures}
-        click.echo(json.dumps(summary | {"protocols": protocols}))
+        summary = {"version": __version__, "seconds": round(elapsed, 3), "requests": total, "failed": failed}
+        protocols = {_PROTOCOLS[row.name]: asdict(row) | {"success": row.success} for row in asked}
+        replicas = {row.name: asdict(row) | {"success": row.success} for row in figures if row.of_replica}
+        click.echo(json.dumps(summary | {"protocols": protocols, "replicas": replicas}))
     else:
-        _print_summary(figures, elapsed, failed)
-    ctx.exit(1 if failed or not all(row.requests for row in figures) else 0)
+        _print_summary(figures, elapsed)
+    well = total and failed <= total / 100 and all(row.requests and row.meshed == 100 for row in asked)
+    ctx.exit(0 if well else 1)
 
 
 def _view(plain: bool, as_json: bool) -> View:
@@ -61,45 +81,55 @@ def _view(plain: bool, as_json: bool) -> View:
     return TableView() if not plain and sys.stdout.isatty() and rich_is_installed() else Lines()
 
 
-async def _demo(seconds: float | None, view: View, verbose: bool) -> tuple[list[Row], float]:
-    rng = random.Random(1)  # the same pretended work in every demonstration
+async def _demo(seconds: float | None, view: View, verbose: bool, keep: Path | None) -> tuple[list[Row], float]:
+    # What the other commands don't need is loaded here.
+    from linkerd_proxy.cli.demo_figures import Figures
+    from linkerd_proxy.cli.demo_kept import keep_mesh
+    from linkerd_proxy.cli.demo_mesh import start_mesh
+    from linkerd_proxy.cli.demo_traffic import Traffic
+
     drains: list[Drain] = []
-    async with trio.open_nursery() as serving, AsyncExitStack() as ending:
+    try:
+        async with trio.open_nursery() as serving, AsyncExitStack() as ending:
 
-        async def start(stack: Stack[Connection]) -> AnyAddress:
-            drains.append(Drain(_GRACE))
-            listeners = await open_listeners("127.0.0.1:0")
-            serving.start_soon(_serve, stack, listeners, drains[-1])
-            return listeners[0].address
+            async def start(stack: Stack[Connection]) -> AnyAddress:
+                drains.append(Drain(_GRACE))
+                listeners = await open_listeners("127.0.0.1:0")
+                serving.start_soon(_serve, stack, listeners, drains[-1])
+                return listeners[0].address
 
-        def drain_all() -> None:
-            for drain in reversed(drains):
-                drain.start()
+            def drain_all() -> None:
+                for drain in reversed(drains):
+                    drain.start()
 
-        ending.callback(drain_all)
-        web, grpc, echo = await start(web_app(rng)), await start(grpc_app(rng)), await start(Echo())
-        proxy = demo_proxy(web, grpc, echo)
-        address = await start(proxy)
-        if verbose:
-            _print_introduction(proxy, address, (web, grpc, echo))
-        traffic = Traffic(address, _RATE)
-        started = trio.current_time()
-        await _watch(traffic, view, started, seconds)
-        elapsed = trio.current_time() - started
-        return rows(traffic.all, current_registry(), trio.current_time(), whole=elapsed), elapsed
+            ending.callback(drain_all)
+            mesh = await start_mesh(start, random.Random(1))  # the same pretended work in every demonstration
+            kept = keep_mesh(keep, mesh) if keep is not None else None
+            if verbose:
+                _print_introduction(mesh, kept)
+            traffic = Traffic(mesh.address, _RATE)
+            figures = Figures(traffic.all, current_registry())
+            started = trio.current_time()
+            await _watch(traffic, view, figures, started, seconds)
+            now = trio.current_time()
+            elapsed = now - started
+            return [*figures.protocols(now, whole=elapsed), *figures.replicas(now, whole=elapsed)], elapsed
+    except ExceptionGroup as failures:
+        raise unwrapped(failures) from None
+    raise AssertionError("the block returns or raises")
 
 
 async def _serve(stack: Stack[Connection], listeners: Sequence[SocketListener], drain: Drain) -> None:
     await serve(stack, listeners, drain=drain)
 
 
-async def _watch(traffic: Traffic, view: View, started: float, seconds: float | None) -> None:
+async def _watch(traffic: Traffic, view: View, figures: Figures, started: float, seconds: float | None) -> None:
     """Show the traffic until the time is over or a signal comes; a second signal drops what is under way."""
     async with trio.open_nursery() as nursery:
         with view:
             nursery.start_soon(_stop_on_signals, traffic, nursery.cancel_scope)
             async with trio.open_nursery() as running:
-                running.start_soon(_show, traffic, view, started, running.cancel_scope)
+                running.start_soon(_show, traffic, view, figures, started)
                 if seconds is not None:
                     running.start_soon(_stop_after, traffic, seconds)
                 await traffic.run()
@@ -107,12 +137,12 @@ async def _watch(traffic: Traffic, view: View, started: float, seconds: float | 
         nursery.cancel_scope.cancel()
 
 
-async def _show(traffic: Traffic, view: View, started: float, scope: trio.CancelScope) -> None:
+async def _show(traffic: Traffic, view: View, figures: Figures, started: float) -> None:
     while True:
         await trio.sleep(view.interval)
         now = trio.current_time()
         failures = [failure for one in traffic.all for failure in one.failures]
-        view.show(rows(traffic.all, current_registry(), now), now - started, failures[-5:])
+        view.show([*figures.protocols(now), *figures.replicas(now)], now - started, failures[-5:])
 
 
 async def _stop_after(traffic: Traffic, seconds: float) -> None:
@@ -130,24 +160,28 @@ async def _stop_on_signals(traffic: Traffic, scope: trio.CancelScope) -> None:
             stopping = True
 
 
-def _print_introduction(proxy: Stack[Connection], address: AnyAddress, apps: Sequence[AnyAddress]) -> None:
-    web, grpc, echo = (str(app).rpartition(":")[2] for app in apps)
-    click.echo(f"linkerd-proxy {__version__}: one port, three protocols\n")
-    click.echo("\n".join(f"  {line}" for line in str(proxy).splitlines()))
-    click.echo(f"\n  behind it, on 127.0.0.1: HTTP {web}, gRPC-shaped {grpc}, TCP echo {echo}")
-    click.echo(f"  listening on {address}\n")
-    click.echo("Try it meanwhile:")
-    click.echo(f"  curl http://{address}/hello")
-    click.echo(f"  curl --http2-prior-knowledge -d me http://{address}/hello\n")
+def _print_introduction(mesh: Mesh, kept: Path | None) -> None:
+    click.echo(f"linkerd-proxy {__version__}: two applications, a sidecar each, mutual TLS between them\n")
+    click.echo(f"  {mesh.web.name}, whose sidecar listens on {mesh.address}:")
+    click.echo("\n".join(f"    {line}" for line in str(mesh.sidecar).splitlines()))
+    click.echo(f"  {mesh.api.name}, three replicas: one is slow, one fails 1 % of its calls\n")
+    click.echo("Try it meanwhile, as web:")
+    click.echo(f"  curl http://{mesh.address}/hello")
+    click.echo(f"  curl --http2-prior-knowledge http://{mesh.address}/hello\n")
+    if kept is not None:
+        click.echo(f"Make it your own: python {kept}\n")
 
 
-def _print_summary(figures: Sequence[Row], elapsed: float, failed: int) -> None:
-    total = sum(row.requests for row in figures)
-    connections = sum(row.connections for row in figures)
-    moved = sum(row.bytes_in + row.bytes_out for row in figures)
-    click.echo(
-        f"\n{total} requests in {elapsed:.1f} s over {connections} connections, {moved / 1e6:.2f} MB, {failed} failed"
-    )
+def _print_summary(figures: Sequence[Row], elapsed: float) -> None:
+    asked = [row for row in figures if not row.of_replica]
+    total, failed = sum(row.requests for row in asked), sum(row.failed for row in asked)
+    moved = sum(row.bytes_in + row.bytes_out for row in asked)
+    retried = sum(row.failed for row in figures if row.of_replica)
+    click.echo(f"\n{total} requests in {elapsed:.1f} s, {moved / 1e6:.2f} MB, {failed} failed for web")
+    click.echo(f"  {retried} of api's answers were failures; web's sidecar asked another replica")
     for row in figures:
-        _, rps, success, p50, p95, p99, *_ = row.cells()
-        click.echo(f"  {row.title:<11} {rps}/s, {success} succeeded, p50 {p50} ms, p95 {p95} ms, p99 {p99} ms")
+        name, meshed, success, rps, p50, p95, p99, _, peer = row.cells()
+        click.echo(
+            f"  {name:<12} {rps}/s, {success} succeeded, p50 {p50} ms, p95 {p95} ms, p99 {p99} ms; "
+            f"{meshed} with mutual TLS, peer {peer}"
+        )

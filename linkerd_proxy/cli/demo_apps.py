@@ -1,4 +1,4 @@
-"""The three applications of the demonstration, and the proxy before them: all of them the package's own layers."""
+"""The application of the demonstration: three replicas, of which one is slow and one fails now and then."""
 
 from __future__ import annotations
 
@@ -9,70 +9,80 @@ from dataclasses import dataclass
 
 import trio
 
-from linkerd_proxy.address import AnyAddress
-from linkerd_proxy.core.message import Request, Response, Whole
+from linkerd_proxy.core.message import Request, Response
 from linkerd_proxy.core.stack import Service, Stack
 from linkerd_proxy.core.work import Connection
-from linkerd_proxy.detect.detect import Detect
-from linkerd_proxy.headers import Headers
-from linkerd_proxy.http.client import Client
+from linkerd_proxy.grpc.method import Method
+from linkerd_proxy.grpc.server import Grpc, unary
+from linkerd_proxy.grpc.serving import ServerCall
+from linkerd_proxy.grpc.status import GrpcError
+from linkerd_proxy.grpc_status import GrpcStatus
 from linkerd_proxy.http.handler import handler
-from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.http.server import Http
-from linkerd_proxy.metrics.layer import Metrics
 from linkerd_proxy.route.route import Route
-from linkerd_proxy.tcp.connect import Connect
-from linkerd_proxy.tcp.forward import Forward
 
-__all__ = ["GRPC_PATH", "Echo", "demo_proxy", "grpc_app", "web_app"]
+__all__ = ["GREETING", "REPLICAS", "SAY", "Greeter", "Replica", "api_app"]
 
-GRPC_PATH = "/demo.Echo/Say"
-_LARGEST = 1 << 16  # bytes of a request that an application reads
-
-
-def web_app(rng: random.Random) -> Stack[Connection]:
-    """Return an application that greets whoever asks, after one to six milliseconds of pretended work."""
-
-    async def hello(request: Request) -> Response:
-        await trio.sleep(rng.uniform(0.001, 0.006))
-        name = (await request.body.read(_LARGEST)).decode("utf-8", "replace") or "you"
-        text = f"Hello {name}, you asked for {request.method} {request.path}\n"
-        return Response(200, [("content-type", "text/plain; charset=utf-8")], text.encode())
-
-    return Http() | handler(hello)
-
-
-def grpc_app(rng: random.Random) -> Stack[Connection]:
-    """Return an application shaped like gRPC: it sends a unary call's message back, with a status in the trailers."""
-
-    async def say(request: Request) -> Response:
-        message = await request.body.read(_LARGEST)
-        await trio.sleep(rng.uniform(0.0005, 0.003))
-        body = Whole(message, Headers([("grpc-status", "0")]))
-        return Response(200, [("content-type", "application/grpc")], body)
-
-    return Http() | handler(say)
+SAY: Method[bytes, bytes] = Method("/demo.Echo/Say", bytes, bytes)
+"""Messages are bytes, so that nobody needs protobuf for a demonstration."""
+GREETING = b"220 api is ready\r\n"
+"""What the TCP server says before its client has said anything, as mail servers and databases do."""
+_LARGEST = 1 << 16  # bytes of a request that the application reads
 
 
 @dataclass(frozen=True, slots=True)
-class Echo(Stack[Connection]):
-    """Sends back every byte that it gets, until the client's end."""
+class Replica:
+    """How one replica behaves: milliseconds of pretended work, and the share of calls that it fails."""
+
+    name: str
+    shortest: float = 1.0
+    longest: float = 5.0
+    failing: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """The name, and what is special about it."""
+        if self.failing:
+            return f"{self.name} {self.failing:.0%} bad"
+        return f"{self.name} slow" if self.longest > 10 else self.name
+
+
+REPLICAS = (Replica("api-1"), Replica("api-2", 40.0, 60.0), Replica("api-3", failing=0.01))
+
+
+def api_app(replica: Replica, rng: random.Random) -> Stack[Connection]:
+    """Return the application over HTTP: it greets whoever asks, by the name that its proxy vouches for, and echoes."""
+
+    async def work() -> bool:
+        await trio.sleep(rng.uniform(replica.shortest, replica.longest) / 1000)
+        return rng.random() >= replica.failing
+
+    async def hello(request: Request) -> Response:
+        if not await work():
+            return Response(503, [("content-type", "text/plain; charset=utf-8")], b"not now\n")
+        client = request.headers.get("l5d-client-id") or "somebody"
+        text = f"Hello {client}, this is {replica.name}; you asked for {request.method} {request.path}\n"
+        return Response(200, [("content-type", "text/plain; charset=utf-8")], text.encode())
+
+    async def say(message: bytes, call: ServerCall[bytes, bytes]) -> bytes:
+        if not await work():
+            raise GrpcError(GrpcStatus.UNAVAILABLE, "not now")
+        return message
+
+    return Http() | Route({"/demo.Echo": Grpc(unary(SAY, say)), "/": handler(hello)})
+
+
+@dataclass(frozen=True, slots=True)
+class Greeter(Stack[Connection]):
+    """A TCP server that speaks first: it greets, and then sends back every byte until the client's end."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Service[Connection]]:
         """Yield the live service."""
 
         async def echo(connection: Connection) -> None:
+            await connection.stream.send_all(GREETING)
             while data := await connection.stream.receive_some():
                 await connection.stream.send_all(data)
 
         yield echo
-
-
-def demo_proxy(web: AnyAddress, grpc: AnyAddress, echo: AnyAddress) -> Stack[Connection]:
-    """Return the proxy: one port for three protocols, which it tells apart."""
-    routes = Route({"/demo.Echo": Client() | Connect(grpc), "/": Client() | Connect(web)})
-    return Detect(
-        http=Metrics[Connection]() | Http() | Metrics() | Rescue() | routes,
-        otherwise=Metrics[Connection]() | Forward() | Connect(echo),
-    )

@@ -9,25 +9,28 @@ from contextlib import AsyncExitStack
 import trio
 
 from linkerd_proxy.address import AnyAddress
-from linkerd_proxy.cli.demo_apps import GRPC_PATH
+from linkerd_proxy.cli.demo_apps import GREETING, SAY
 from linkerd_proxy.core.contain import code_of
 from linkerd_proxy.core.message import Request, Response
 from linkerd_proxy.core.own import own_connection
 from linkerd_proxy.core.stack import Service, opened
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import ProxyError
+from linkerd_proxy.grpc.client import GrpcClient
+from linkerd_proxy.grpc.status import GrpcError
 from linkerd_proxy.http.client import Client
 from linkerd_proxy.io.dial import dial
 from linkerd_proxy.metrics.histogram import Histogram
 from linkerd_proxy.tcp.connect import Connect
 
-__all__ = ["Traffic", "Watched"]
+__all__ = ["WINDOW", "Traffic", "Watched"]
 
 _TIMEOUT = 5.0  # seconds after which a request of the demonstration has failed
 _AT_ONCE = 32  # requests in flight for each protocol
 _TCP_CLIENTS = 5
 _ECHOES = 20  # on one TCP connection, before a new one
-_WINDOW = 3.0  # seconds over which a rate is measured
+WINDOW = 3.0
+"""Seconds over which a rate is measured."""
 
 
 class Watched:
@@ -53,13 +56,13 @@ class Watched:
     def rate(self, now: float) -> float:
         """Return the requests per second of the last few seconds."""
         self._recent.append((now, self.total))
-        while len(self._recent) > 2 and now - self._recent[0][0] > _WINDOW:
+        while len(self._recent) > 2 and now - self._recent[0][0] > WINDOW:
             self._recent.popleft()
         (since, before), seconds = self._recent[0], now - self._recent[0][0]
         return (self.total - before) / seconds if now > since else 0.0
 
-    async def count(self, request: Callable[[], Awaitable[None]]) -> None:
-        """Make one request, and count how it went."""
+    async def count(self, request: Callable[[], Awaitable[None]], *, probe: bool = False) -> None:
+        """Make one request, and count how it went; a probe only if it failed."""
         started = trio.current_time()
         try:
             with trio.fail_after(_TIMEOUT):
@@ -69,6 +72,8 @@ class Watched:
             code = "" if isinstance(error, (_Wrong, trio.TooSlowError)) else f"{code_of(error)} "
             self.failures.append(f"{self.title}: {code}{str(error) or f'no answer within {_TIMEOUT:g} s'}")
         else:
+            if probe:
+                return
             self.succeeded += 1
             self.latency.record((trio.current_time() - started) * 1000)
 
@@ -82,8 +87,8 @@ class Traffic:
 
     def __init__(self, address: AnyAddress, rate: float) -> None:
         self.web: Watched = Watched("http/1", "HTTP/1.1")
-        self.grpc: Watched = Watched("http/2", "HTTP/2 gRPC")
-        self.echo: Watched = Watched("opaque", "TCP echo")
+        self.grpc: Watched = Watched("http/2", "gRPC")
+        self.echo: Watched = Watched("opaque", "TCP")
         self.all: tuple[Watched, Watched, Watched] = (self.web, self.grpc, self.echo)
         self._address = address
         self._interval = 1 / rate
@@ -98,14 +103,15 @@ class Traffic:
         async with AsyncExitStack() as exits:
             web = await exits.enter_async_context(opened(Client(protocol="http/1.1") | Connect(self._address)))
             grpc = await exits.enter_async_context(opened(Client(protocol="h2") | Connect(self._address)))
+            client = GrpcClient(grpc, authority="api.demo")
             # The first request of a process loads and compiles; what comes after it is what a proxy does all day.
             await Watched("", "").count(lambda: _greet(web))
-            await Watched("", "").count(lambda: _say(grpc))
+            await Watched("", "").count(lambda: _say(client))
             for watched in self.all:
                 watched.rate(trio.current_time())  # from here on
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._steadily, self.web, lambda: _greet(web))
-                nursery.start_soon(self._steadily, self.grpc, lambda: _say(grpc))
+                nursery.start_soon(self._steadily, self.grpc, lambda: _say(client))
                 for _ in range(_TCP_CLIENTS):
                     nursery.start_soon(self._echo)
 
@@ -141,6 +147,12 @@ class Traffic:
                 await self._until(due)
                 continue
             async with stream:
+                failed = self.echo.failed
+                await self.echo.count(lambda: _greeted(stream), probe=True)  # noqa: B023  # awaited in this turn
+                if self.echo.failed > failed:
+                    due = trio.current_time() + interval
+                    await self._until(due)
+                    continue
                 for number in range(_ECHOES):
                     if self._stopping.is_set():
                         break
@@ -154,20 +166,31 @@ class Traffic:
 
 
 async def _greet(service: Service[Exchange]) -> None:
-    _, body = await _ask(service, Request("GET", "/hello", authority="web.demo"))
-    if not body.startswith(b"Hello you"):
-        raise _Wrong(f"the answer begins with {body[:20]!r}")
+    body = await _ask(service, Request("GET", "/hello", authority="api.demo"))
+    if not body.startswith(b"Hello web.mesh.local, this is api-"):
+        raise _Wrong(f"the answer begins with {body[:40]!r}")
 
 
-async def _say(service: Service[Exchange]) -> None:
-    message = b"\0\0\0\0\x05hello"  # one gRPC message: not compressed, of five bytes
-    headers = [("content-type", "application/grpc"), ("te", "trailers")]
-    request = Request("POST", GRPC_PATH, headers, message, authority="grpc.demo", version="2")
-    response, body = await _ask(service, request)
-    trailers = response.body.trailers
-    status = (trailers or response.headers).get("grpc-status")
-    if status != "0" or body != message:
-        raise _Wrong(f"grpc-status {status}, {len(body)} bytes")
+async def _say(client: GrpcClient) -> None:
+    try:
+        said = await client.unary(SAY, b"hello")
+    except GrpcError as error:
+        if isinstance(error.__cause__, ProxyError):
+            raise error.__cause__ from None
+        raise _Wrong(f"{error.status.name}: {error.message}") from error
+    if said != b"hello":
+        raise _Wrong(f"{len(said)} other bytes came back")
+
+
+async def _greeted(stream: trio.abc.Stream) -> None:
+    received = b""
+    while len(received) < len(GREETING):
+        data = await stream.receive_some(len(GREETING) - len(received))
+        if not data:
+            raise _Wrong("the connection ended before the server's greeting")
+        received += data
+    if received != GREETING:
+        raise _Wrong("the server greets with other words")
 
 
 async def _ping(stream: trio.abc.Stream, number: int) -> None:
@@ -183,7 +206,7 @@ async def _ping(stream: trio.abc.Stream, number: int) -> None:
         raise _Wrong("other bytes came back")
 
 
-async def _ask(service: Service[Exchange], request: Request) -> tuple[Response, bytes]:
+async def _ask(service: Service[Exchange], request: Request) -> bytes:
     answer: list[tuple[Response, bytes]] = []
 
     async def respond(response: Response) -> None:
@@ -196,4 +219,4 @@ async def _ask(service: Service[Exchange], request: Request) -> tuple[Response, 
     response, body = answer[0]
     if response.status != 200:
         raise _Wrong(f"status {response.status}, {response.headers.get('l5d-proxy-error') or 'no l5d-proxy-error'}")
-    return response, body
+    return body

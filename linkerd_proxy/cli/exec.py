@@ -13,7 +13,7 @@ import trio
 
 from linkerd_proxy.address import Address, parse_address
 from linkerd_proxy.cli.plan import Plan, make_plan, plan_options
-from linkerd_proxy.cli.serving import Serving, serve_plan
+from linkerd_proxy.cli.serving import Readiness, Serving, serve_plan
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.drain import Drain
 
@@ -32,7 +32,7 @@ _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as POSIX shells say
 
 @click.command("exec", short_help="Run an application with a proxy before it, as one.")
 @click.argument("application", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- APPLICATION [ARGUMENTS]...")
-@click.option("--stack", metavar="FILE.py:NAME", help="Serve this stack of your own, in the place of --to.")
+@click.option("--stack", metavar="FILE.py:NAME", help="Serve this stack of your own.")
 @plan_options
 @click.pass_context
 def exec_(ctx: click.Context, /, application: tuple[str, ...], stack: str | None, **values: Any) -> None:
@@ -41,6 +41,7 @@ def exec_(ctx: click.Context, /, application: tuple[str, ...], stack: str | None
 
     \b
     linkerd-proxy exec --listen :8080 --to 127.0.0.1:9000 -- gunicorn app:app --bind 127.0.0.1:9000
+    linkerd-proxy exec --app 9000 -- gunicorn app:app --bind 127.0.0.1:9000
 
     Signals are passed on to the application, which the proxy goes on serving until it has ended; from SIGTERM or SIGINT
     on, /ready answers 503. What the proxy has to say goes to standard error: standard output is the application's.
@@ -53,7 +54,8 @@ def exec_(ctx: click.Context, /, application: tuple[str, ...], stack: str | None
 
 
 async def _exec(plan: Plan, command: Sequence[str]) -> int:
-    application = _Application(command)
+    readiness = Readiness()
+    application = _Application(command, readiness)
     drain = Drain(plan.grace)
     try:
         async with trio.open_nursery() as nursery:
@@ -61,10 +63,11 @@ async def _exec(plan: Plan, command: Sequence[str]) -> int:
             async with trio.open_nursery() as serving:
 
                 async def proxy(*, task_status: trio.TaskStatus[Serving]) -> None:
-                    await serve_plan(plan, drain, ready=lambda: not application.ending, task_status=task_status)
+                    await serve_plan(plan, drain, readiness=readiness, task_status=task_status)
 
                 served = await serving.start(proxy)
                 click.echo(served, err=True)
+                await readiness.wait()
                 try:
                     await application.run(_environment(plan, served))
                 finally:
@@ -78,10 +81,9 @@ async def _exec(plan: Plan, command: Sequence[str]) -> int:
 class _Application:
     """The user's program, from before it is started until after it has ended."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], readiness: Readiness) -> None:
         self.command = command
-        self.ending = False
-        """Whether it was told to end."""
+        self.readiness = readiness
         self.status = 1
         self._process: trio.Process | None = None
 
@@ -111,7 +113,8 @@ class _Application:
         # In the foreground of a terminal the application is too: Ctrl-C must not reach it twice.
         heard = _BY_TERMINAL if sys.stdin is not None and sys.stdin.isatty() else set[int]()
         async for number in signals:
-            self.ending = self.ending or number in _ENDS
+            if number in _ENDS:
+                self.readiness.wanted = False
             if self._process is None and number in _ENDS:
                 self.status = 128 + number
                 scope.cancel()

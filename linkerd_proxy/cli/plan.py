@@ -11,79 +11,125 @@ import click
 
 from linkerd_proxy.cli.options import ADDRESS, DURATION, LOG_LEVEL
 from linkerd_proxy.http.h1.codec import make_codec
+from linkerd_proxy.io.loopback import loopbacks
+from linkerd_proxy.mesh.commanded import app_address
 from linkerd_proxy.mesh.load import Argument
 
 __all__ = ["PREFIX", "Plan", "Values", "make_plan", "plan_options"]
 
 PREFIX = "LINKERD2_PROXY_"
 """Of Linkerd's environment variables."""
-_REVERSE = "linkerd_proxy.mesh.reverse:reverse_proxy"
-_OF_REVERSE = ("codec", "opaque", "access_log", "trace")
+_REVERSE = "linkerd_proxy.mesh.commanded:reverse"
+_SIDECAR = "linkerd_proxy.mesh.commanded:sidecar"
 
 Values: TypeAlias = Mapping[str, Any]  # what click passes: each option's value by its name
 _F = TypeVar("_F", bound=Callable[..., object])
 
+
+def _given_as(*names: str, variable: str | list[str] | None = None, **more: Any) -> Callable[[_F], _F]:
+    variables = [variable] if isinstance(variable, str) else variable
+    known = None if variables is None else [f"{PREFIX}{one}" for one in variables]
+    return click.option(*names, envvar=known, show_envvar=known is not None, **more)
+
+
+def _timeout(name: str, default: str, variable: str, text: str) -> Callable[[_F], _F]:
+    return _given_as(name, type=DURATION, default=default, show_default=True, variable=variable, help=text)
+
+
 _OPTIONS = (
-    click.option(
+    _given_as(
         "--listen",
         multiple=True,
         type=ADDRESS,
-        envvar=f"{PREFIX}INBOUND_LISTEN_ADDR",
-        show_envvar=True,
-        help="Where to listen; may be given several times. Port 0 lets the system choose.  [default: 127.0.0.1:8080]",
+        variable="INBOUND_LISTEN_ADDR",
+        help="Where to listen; may be given several times. Port 0 lets the system choose.  "
+        "[default: :4143 as a sidecar, else 127.0.0.1:8080]",
     ),
-    click.option(
-        "--to", multiple=True, type=ADDRESS, help="Where to proxy to; several are taken in turn, with failover."
+    _given_as("--to", multiple=True, type=ADDRESS, help="Where to proxy to; several are taken in turn, with failover."),
+    _given_as("--opaque", is_flag=True, help="With --to, forward bytes as they are: no detection, no HTTP."),
+    _given_as(
+        "--identity",
+        metavar="IDDIR",
+        help="The proxy's identity: a directory with ca.pem, cert.pem and key.pem, read anew when they change. Clients "
+        "can then speak TLS with it.  [default: as the environment tells]",
     ),
-    click.option("--opaque", is_flag=True, help="Forward bytes as they are: no detection, no HTTP."),
-    click.option(
+    _given_as("--require-identity", is_flag=True, help="Refuse clients that don't prove who they are by mutual TLS."),
+    _given_as(
+        "--peer-identity",
+        metavar="NAME",
+        help="The --to is a proxy of the mesh with this name: speak mutual TLS with it, and carry HTTP/1 as HTTP/2.",
+    ),
+    _given_as(
+        "--app", metavar="ADDRESS", help="As a sidecar, where the application is.  [default: where each one was going]"
+    ),
+    _given_as(
+        "--peer",
+        multiple=True,
+        metavar="DESTINATION=IDENTITY[@PORT]",
+        help="As a sidecar, a destination in the mesh, what its proxy must prove, and where that one listens "
+        "(4143). May be given several times.",
+    ),
+    _given_as(
+        "--outbound",
+        multiple=True,
+        type=ADDRESS,
+        variable=["OUTBOUND_LISTEN_ADDRS", "OUTBOUND_LISTEN_ADDR"],
+        help="As a sidecar, where to listen for the application's own connections.  [default: port 4140 on loopback]",
+    ),
+    _given_as(
+        "--opaque-ports",
+        default="default",
+        variable="INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION",
+        help="As a sidecar, ports to which nobody speaks HTTP, as in 25,8000-8010.  [default: Linkerd's list]",
+    ),
+    _given_as(
         "--codec",
         type=click.Choice(["auto", "h11", "httptools"]),
         default="auto",
-        envvar=f"{PREFIX}CODEC",
-        show_envvar=True,
+        variable="CODEC",
         help="The parser of HTTP/1 (auto: httptools where installed).",
     ),
-    click.option(
+    _given_as(
         "--access-log",
         type=click.Choice(["apache", "combined", "json", "structlog"]),
-        envvar=f"{PREFIX}ACCESS_LOG",
-        show_envvar=True,
+        variable="ACCESS_LOG",
         help="Write a line for each request to standard output.",
     ),
-    click.option(
+    _given_as(
         "--trace",
         is_flag=True,
         help="Take part in traces that are sampled; spans go where OTEL_EXPORTER_OTLP_ENDPOINT says.",
     ),
-    click.option(
+    _timeout("--detect-timeout", "10s", "INBOUND_DETECT_TIMEOUT", "How long clients have to show what they speak."),
+    _timeout("--connect-timeout", "1s", "INBOUND_CONNECT_TIMEOUT", "How long connecting to the application may take."),
+    _timeout("--outbound-detect-timeout", "10s", "OUTBOUND_DETECT_TIMEOUT", "The same for the application's own."),
+    _timeout("--outbound-connect-timeout", "1s", "OUTBOUND_CONNECT_TIMEOUT", "The same for connecting to elsewhere."),
+    _given_as(
         "--admin",
         type=ADDRESS,
-        envvar=f"{PREFIX}ADMIN_LISTEN_ADDR",
-        show_envvar=True,
-        help="Where to serve /live /ready /metrics /config.",
+        variable="ADMIN_LISTEN_ADDR",
+        help="Where to serve /live /ready /metrics /config.  [default: 127.0.0.1:4191 as a sidecar]",
     ),
-    click.option(
+    _given_as(
         "--workers",
         type=click.IntRange(1, 256),
         default=1,
-        envvar=f"{PREFIX}CORES",
-        show_envvar=True,
-        help="How many processes share the port.",
+        variable="CORES",
+        help="How many processes share the ports.",
     ),
-    click.option(
+    _given_as(
         "--grace",
         type=DURATION,
         default="120s",
-        envvar=f"{PREFIX}SHUTDOWN_GRACE_PERIOD",
-        show_envvar=True,
+        variable="SHUTDOWN_GRACE_PERIOD",
         show_default=True,
         help="How long connections may take to end in a drain.",
     ),
-    click.option(
-        "--log", type=LOG_LEVEL, default="warn", envvar=f"{PREFIX}LOG", show_envvar=True, help="The level of the log."
-    ),
+    _given_as("--log", type=LOG_LEVEL, default="warn", variable="LOG", help="The level of the log."),
 )
+_OURS = {"codec", "identity", "require_identity", "detect_timeout", "connect_timeout", "access_log", "trace"}
+_TO_ONLY = {"opaque", "peer_identity"}
+_SIDECAR_ONLY = {"app", "peer", "outbound", "opaque_ports", "outbound_detect_timeout", "outbound_connect_timeout"}
 
 
 def plan_options(command: _F) -> _F:
@@ -101,18 +147,22 @@ class Plan:
         target: What :func:`~linkerd_proxy.mesh.load.load_stack` reads.
         arguments: For the target, if it is a function.
         listen: Where to listen.
+        outbound: Where to listen for the application's own connections; the target is told of these ports.
         admin: Where to serve the admin endpoint, or None.
         workers: How many processes.
         grace: Seconds for a drain.
+        identity: What readiness follows: a directory, empty for what the environment says, or None for nothing.
         applications: Where the proxy reaches what it stands before.
     """
 
     target: str
     arguments: dict[str, Argument]
     listen: tuple[str, ...]
+    outbound: tuple[str, ...]
     admin: str | None
     workers: int
     grace: float
+    identity: str | None = None
     applications: tuple[str, ...] = ()
 
 
@@ -127,29 +177,62 @@ def make_plan(ctx: click.Context, target: str | None, values: Values) -> Plan:
     Raises:
         click.UsageError, InvalidConfiguration: if they don't fit together.
     """
-    to: tuple[str, ...] = values["to"]
-    if (target is None) == (not to):
-        raise click.UsageError("say what to serve: either --to HOST:PORT or a stack, as in my_mesh.py:proxy")
-    if target is not None and any(_given(ctx, name) for name in _OF_REVERSE):
-        raise click.UsageError(
-            "--codec, --opaque, --access-log and --trace belong to --to: a stack of your own says it in its layers"
-        )
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("linkerd_proxy").setLevel(values["log"])
-    arguments: dict[str, Argument] = {}
-    if target is None:
-        make_codec(values["codec"])  # click checked it; this says if its library is missing
-        arguments = {"targets": list(to), **{name: values[name] for name in _OF_REVERSE if values[name]}}
-    return Plan(
-        target or _REVERSE,
+    if target is not None:
+        if values["to"]:
+            raise click.UsageError("say what to serve: either --to HOST:PORT or a stack, as in my_mesh.py:proxy")
+        _refuse(ctx, _OURS | _TO_ONLY | _SIDECAR_ONLY, "is not for a stack of your own, which says it in its layers")
+        return _plan(values, target, {}, "127.0.0.1:8080")
+    make_codec(values["codec"])  # click checked it; this says if its library is missing
+    arguments: dict[str, Argument] = {name: values[name] for name in sorted(_OURS)}
+    if values["to"]:
+        _refuse(ctx, _SIDECAR_ONLY, "is for a sidecar, which has no --to")
+        arguments |= {"targets": list(values["to"]), "opaque": values["opaque"]}
+        arguments["peer_identity"] = values["peer_identity"]
+        needed = values["identity"] or values["require_identity"] or values["peer_identity"]
+        identity = (values["identity"] or "") if needed else None
+        return _plan(values, _REVERSE, arguments, "127.0.0.1:8080", identity=identity, applications=values["to"])
+    _refuse(ctx, _TO_ONLY, "belongs to --to HOST:PORT")
+    arguments |= {name: values[name] for name in sorted(_SIDECAR_ONLY - {"peer", "outbound"})}
+    arguments["peers"] = list(values["peer"])
+    app = None if values["app"] is None else app_address(values["app"])
+    return _plan(
+        {**values, "admin": values["admin"] or "127.0.0.1:4191"},
+        _SIDECAR,
         arguments,
-        values["listen"] or ("127.0.0.1:8080",),
-        values["admin"],
-        values["workers"],
-        values["grace"],
-        to,
+        ":4143",
+        outbound=values["outbound"] or tuple(loopbacks(4140)),
+        identity=values["identity"] or "",
+        applications=() if app is None else (app,),
     )
 
 
-def _given(ctx: click.Context, name: str) -> bool:
-    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+def _plan(
+    values: Values,
+    target: str,
+    arguments: dict[str, Argument],
+    listen: str,
+    *,
+    outbound: tuple[str, ...] = (),
+    identity: str | None = None,
+    applications: tuple[str, ...] = (),
+) -> Plan:
+    return Plan(
+        target,
+        arguments,
+        values["listen"] or (listen,),
+        outbound,
+        values["admin"],
+        values["workers"],
+        values["grace"],
+        identity,
+        applications,
+    )
+
+
+def _refuse(ctx: click.Context, names: set[str], why: str) -> None:
+    """Refuse options that were given where they mean nothing."""
+    for name in sorted(names):
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} {why}")

@@ -1,4 +1,4 @@
-"""``linkerd-proxy run``: serve a reverse proxy, or the stack of a user's own file, until told to stop."""
+"""``linkerd-proxy run``: serve as a sidecar, a reverse proxy, or the stack of a user's own file, until told to stop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from linkerd_proxy.mesh.signals import drain_on_signals
 __all__ = ["run"]
 
 
-@click.command(short_help="Serve a reverse proxy, or the stack in a Python file.")
+@click.command(short_help="Serve as a sidecar, a reverse proxy, or the stack in a Python file.")
 @click.argument("target", required=False, metavar="[FILE.py:NAME]")
 @plan_options
 @click.pass_context
@@ -25,12 +25,20 @@ def run(ctx: click.Context, /, target: str | None, **values: Any) -> None:
     HTTP/1 says "Connection: close", what runs may finish, and the exit status is 0. A second signal ends at once.
 
     \b
+    linkerd-proxy run
     linkerd-proxy run --listen 127.0.0.1:8080 --to 127.0.0.1:9000
     linkerd-proxy run my_mesh.py:proxy --listen :8080 --admin 127.0.0.1:4191
 
-    The first form detects and proxies HTTP/1, HTTP/2 and raw TCP; the second serves the stack of that name in your
-    file or module, or what the function of that name returns. For each address, a line "listening on ADDRESS" is
-    printed when connections are accepted.
+    The first form is a sidecar, for traffic that "linkerd-proxy redirect" captures: it takes the application's
+    connections from outside and those that it makes, each to where it was going. The second detects and proxies
+    HTTP/1, HTTP/2 and raw TCP to --to. The third serves the stack of that name in your file or module, or what the
+    function of that name returns. With an identity, proxies speak mutual TLS with each other, whatever is inside:
+
+    \b
+    linkerd-proxy run --listen :8080 --to 10.0.0.5:8443 --identity web/ --peer-identity api.mesh.local
+    linkerd-proxy run --listen :8443 --to 127.0.0.1:9000 --identity api/ --require-identity
+
+    For each address, a line "listening on ADDRESS" is printed when connections are accepted.
     """  # noqa: D205, D301  # click's own way to say "leave these lines as they are"
     ctx.exit(trio.run(_run, make_plan(ctx, target, values)))
 

@@ -2,26 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import trio
 
-from linkerd_proxy.address import AnyAddress
+from linkerd_proxy.address import Address, AnyAddress
 from linkerd_proxy.cli.plan import Plan
+from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.serve import Listener, serve
+from linkerd_proxy.core.shared import hosting
 from linkerd_proxy.core.stack import Stack
 from linkerd_proxy.core.work import Connection
-from linkerd_proxy.io.listen import open_listeners
+from linkerd_proxy.io.listen import SocketListener, open_listeners
 from linkerd_proxy.mesh.admin import admin as admin_stack
-from linkerd_proxy.mesh.load import load_stack
+from linkerd_proxy.mesh.identities import find_identity
+from linkerd_proxy.mesh.load import Argument, load_stack
+from linkerd_proxy.mesh.readiness import follow_identity
+from linkerd_proxy.mesh.reserve import reserve
 from linkerd_proxy.mesh.settled import settle
-from linkerd_proxy.mesh.workers import run_workers
+from linkerd_proxy.mesh.workers import Workers, run_workers
 from linkerd_proxy.metrics.process import process_metrics
-from linkerd_proxy.metrics.registry import Registry, current_registry
+from linkerd_proxy.metrics.registry import current_registry
+from linkerd_proxy.tls.identity import Identity
 
-__all__ = ["Serving", "serve_plan"]
+__all__ = ["Readiness", "Serving", "serve_plan"]
+
+logger: logging.Logger = logging.getLogger("linkerd_proxy")
+
+
+class Readiness:
+    """Whether the proxy takes traffic: what ``/ready`` answers, and what an application may wait for."""
+
+    def __init__(self) -> None:
+        self.wanted: bool = True
+        """Turned off by whoever wants no new work to be sent here, while it goes on serving."""
+        self._certified = True
+        self._reached = trio.Event()
+
+    def set_certified(self, certified: bool) -> None:
+        """Note whether the proxy can prove who it is."""
+        self._certified = certified
+        if certified:
+            self._reached.set()
+
+    def __bool__(self) -> bool:
+        return self.wanted and self._certified
+
+    async def wait(self) -> None:
+        """Wait until the proxy can prove who it is, for the first time."""
+        if not self._certified:
+            await self._reached.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +65,18 @@ class Serving:
     Args:
         stack: What serves the connections; workers have their own.
         addresses: Where it listens, with the ports that the system chose.
+        outbound: Where it listens for the application's own connections.
         admin: Where the admin endpoint listens.
     """
 
     stack: Stack[Connection]
     addresses: tuple[AnyAddress, ...]
+    outbound: tuple[AnyAddress, ...]
     admin: tuple[AnyAddress, ...]
 
     def __str__(self) -> str:
         lines = [str(self.stack), *(f"listening on {address}" for address in self.addresses)]
+        lines += [f"outbound on {address}" for address in self.outbound]
         return "\n".join([*lines, *(f"admin on {address}" for address in self.admin)])
 
 
@@ -47,7 +84,7 @@ async def serve_plan(
     plan: Plan,
     drain: Drain,
     *,
-    ready: Callable[[], bool] = lambda: True,
+    readiness: Readiness | None = None,
     task_status: trio.TaskStatus[Serving] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until the drain is over.
@@ -55,62 +92,118 @@ async def serve_plan(
     Args:
         plan: What to serve.
         drain: Ends it.
-        ready: What ``/ready`` asks beside the proxy itself.
+        readiness: Kept up to date, and heeded by ``/ready``.
         task_status: Reports what is served, once connections are accepted.
 
     Raises:
-        InvalidConfiguration: if an address, the stack or the workers can't be had.
+        InvalidConfiguration: if an address, the stack, an identity or the workers can't be had.
     """
-    stack = load_stack(plan.target, plan.arguments)
-    admin_listeners = await open_listeners(plan.admin) if plan.admin is not None else []
-    with process_metrics(current_registry()):
-        serve_it = _serve_here if plan.workers == 1 else _serve_by_workers
-        await serve_it(plan, stack, drain, ready, admin_listeners, task_status)
+    readiness = readiness or Readiness()
+    identity = None if plan.identity is None else find_identity(plan.identity or None)
+    if plan.identity is not None and identity is None:
+        logger.warning(
+            "there is no identity: nothing is encrypted or authenticated by this proxy; give --identity DIR "
+            "(linkerd-proxy authority issue makes one)"
+        )
+    try:
+        with process_metrics(current_registry()):
+            if plan.workers == 1:
+                async with hosting():
+                    await _serve_here(plan, drain, readiness, identity, task_status)
+            else:
+                await _serve_by_workers(plan, drain, readiness, identity, task_status)
+    except ExceptionGroup as failures:
+        raise unwrapped(failures) from None
 
 
 async def _serve_here(
     plan: Plan,
-    stack: Stack[Connection],
     drain: Drain,
-    ready: Callable[[], bool],
-    admin_listeners: Sequence[Listener],
+    readiness: Readiness,
+    identity: Identity | None,
     task_status: trio.TaskStatus[Serving],
 ) -> None:
-    listeners = await open_listeners(*plan.listen)
-    async with trio.open_nursery() as nursery:
-        await _serve_admin(nursery, admin_stack(drain, stack, ready=ready), admin_listeners)
+    redirected = bool(plan.outbound)
+    async with AsyncExitStack() as held, trio.open_nursery() as nursery:
+        outbound = await _listen(held, *plan.outbound, original_dst=redirected)
+        stack = load_stack(plan.target, _arguments(plan, [one.address for one in outbound]))
+        admin_listeners = await _listen(held, plan.admin)
+        listeners = await _listen(held, *plan.listen, original_dst=redirected)
+        if identity is not None:
+            readiness.set_certified(False)
+            nursery.start_soon(follow_identity, identity, readiness.set_certified)
+        await _serve_admin(nursery, admin_stack(drain, stack, ready=lambda: bool(readiness)), admin_listeners)
         async with trio.open_nursery() as serving:
-            await serving.start(lambda *, task_status: serve(stack, listeners, drain=drain, task_status=task_status))
+            both = [*listeners, *outbound]
+            await serving.start(lambda *, task_status: serve(stack, both, drain=drain, task_status=task_status))
             settle()
-            task_status.started(_serving(stack, [one.address for one in listeners], admin_listeners))
+            task_status.started(_serving(stack, listeners, outbound, admin_listeners))
         nursery.cancel_scope.cancel()
 
 
 async def _serve_by_workers(
     plan: Plan,
-    stack: Stack[Connection],
     drain: Drain,
-    ready: Callable[[], bool],
-    admin_listeners: Sequence[Listener],
+    readiness: Readiness,
+    identity: Identity | None,
     task_status: trio.TaskStatus[Serving],
 ) -> None:
-    async with trio.open_nursery() as nursery:
-        async with trio.open_nursery() as serving:
-            workers = await serving.start(
-                lambda *, task_status: run_workers(
-                    plan.target,
-                    plan.listen,
-                    workers=plan.workers,
-                    arguments=plan.arguments,
-                    drain=drain,
-                    task_status=task_status,
-                )
+    async with AsyncExitStack() as held:
+        # Ports that the system chooses are the same for all workers, and the stack knows them.
+        outbound = [held.enter_context(one) for text in plan.outbound for one in await reserve(text)]
+        arguments = _arguments(plan, [one.address for one in outbound])
+        stack = load_stack(plan.target, arguments)
+        admin_listeners = await _listen(held, plan.admin)
+
+        async def run(*, task_status: trio.TaskStatus[Workers]) -> None:
+            await run_workers(
+                plan.target,
+                [*plan.listen, *(one.address for one in outbound)],
+                workers=plan.workers,
+                arguments=arguments,
+                drain=drain,
+                original_dst=bool(plan.outbound),
+                identity=None if identity is None else plan.identity,
+                task_status=task_status,
             )
-            both: Callable[[], bool] = lambda: workers.ready and ready()  # noqa: E731  # of this one's workers
-            registry: Callable[[], Awaitable[Registry]] = workers.metrics
-            await _serve_admin(nursery, admin_stack(drain, stack, ready=both, registry=registry), admin_listeners)
-            task_status.started(_serving(stack, workers.addresses, admin_listeners))
-        nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as serving:
+                workers: Workers = await serving.start(run)
+                if identity is not None:
+                    readiness.set_certified(False)
+                    nursery.start_soon(_follow_workers, workers, readiness)
+                view = admin_stack(
+                    drain,
+                    stack,
+                    ready=lambda: workers.ready and bool(readiness),
+                    registry=workers.metrics,
+                    serves_here=False,
+                )
+                await _serve_admin(nursery, view, admin_listeners)
+                inbound = workers.addresses[: len(workers.addresses) - len(outbound)]
+                task_status.started(_serving(stack, inbound, [one.address for one in outbound], admin_listeners))
+            nursery.cancel_scope.cancel()
+
+
+async def _listen(held: AsyncExitStack, *addresses: str | None, original_dst: bool = False) -> list[SocketListener]:
+    """Open listeners that are closed with the block, whoever else closes them before."""
+    listeners = await open_listeners(*filter(None, addresses), original_dst=original_dst)
+    for listener in listeners:
+        held.callback(listener.close)
+    return listeners
+
+
+async def _follow_workers(workers: Workers, readiness: Readiness) -> None:
+    await workers.wait_certified()
+    readiness.set_certified(True)  # from now on the workers tell, each for itself
+
+
+def _arguments(plan: Plan, outbound: Sequence[AnyAddress]) -> dict[str, Argument]:
+    if not outbound:
+        return plan.arguments
+    ports = sorted({one.port for one in outbound if isinstance(one, Address)})
+    return plan.arguments | {"outbound_ports": list(map(str, ports))}
 
 
 async def _serve_admin(nursery: trio.Nursery, stack: Stack[Connection], listeners: Sequence[Listener]) -> None:
@@ -119,5 +212,14 @@ async def _serve_admin(nursery: trio.Nursery, stack: Stack[Connection], listener
         await nursery.start(lambda *, task_status: serve(stack, listeners, max_connections=64, task_status=task_status))
 
 
-def _serving(stack: Stack[Connection], addresses: Sequence[AnyAddress], admin_listeners: Sequence[Listener]) -> Serving:
-    return Serving(stack, tuple(addresses), tuple(one.address for one in admin_listeners))
+def _serving(
+    stack: Stack[Connection],
+    inbound: Sequence[Listener | AnyAddress],
+    outbound: Sequence[Listener | AnyAddress],
+    admin: Sequence[Listener | AnyAddress],
+) -> Serving:
+    return Serving(stack, _addresses(inbound), _addresses(outbound), _addresses(admin))
+
+
+def _addresses(of: Sequence[Listener | AnyAddress]) -> tuple[AnyAddress, ...]:
+    return tuple(one if isinstance(one, AnyAddress) else one.address for one in of)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -16,7 +16,7 @@ __all__ = ["Add", "Endpoint", "Gone", "Remove", "Reset", "Resolution", "Resolve"
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Endpoint:
     """One place that serves a name.
 
@@ -45,6 +45,11 @@ class Endpoint:
         return Target(
             self.address, self.identity, self.server_name, protocol, self.labels, self.tagged_port, beyond=beyond
         )
+
+    def __repr__(self) -> str:
+        values = [(item, getattr(self, item.name)) for item in fields(self)[1:]]
+        told = [f"{item.name}={value!r}" for item, value in values if value and value != item.default]
+        return f"Endpoint({', '.join([repr(str(self.address)), *told])})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +103,7 @@ class Resolve(Resource[Resolution]):
     """
 
     __slots__ = ()
+
+    def example(self) -> Endpoint | None:
+        """Return one endpoint if any is known before opening: for drawing what is made of each."""
+        return None

@@ -47,6 +47,10 @@ class Static(Resolve):
         published.publish(self.endpoints)
         yield published
 
+    def example(self) -> Endpoint:
+        """Return the first one."""
+        return self.endpoints[0]
+
     def __repr__(self) -> str:
         shown = (repr(str(one.address) if one == Endpoint(one.address) else one) for one in self.endpoints)
         return f"Static({', '.join(shown)})"

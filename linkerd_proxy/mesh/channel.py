@@ -20,15 +20,17 @@ class Channel:
         sock: A connected stream socket; the channel owns it.
     """
 
-    __slots__ = ("_buffer", "_stream")
+    __slots__ = ("_buffer", "_sending", "_stream")
 
     def __init__(self, sock: socket.socket) -> None:
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         self._buffer = bytearray()
+        self._sending = trio.Lock()
 
     async def send(self, *lines: str) -> None:
         """Send lines. Raises trio.BrokenResourceError if the other side is gone."""
-        await self._stream.send_all(_encoded(lines))
+        async with self._sending:
+            await self._stream.send_all(_encoded(lines))
 
     async def send_event(self, event: str, text: str = "") -> None:
         """Send an event, with a text where it has one."""

@@ -7,22 +7,29 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import trio
 
+from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.drain import Drain
-from linkerd_proxy.core.serve import serve
+from linkerd_proxy.core.serve import Listener, serve
+from linkerd_proxy.core.shared import hosting
+from linkerd_proxy.core.stack import Stack
+from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.channel import Channel
+from linkerd_proxy.mesh.identities import find_identity
 from linkerd_proxy.mesh.load import Argument, load_stack
+from linkerd_proxy.mesh.readiness import follow_identity
 from linkerd_proxy.mesh.settled import settle
 from linkerd_proxy.mesh.signals import drain_on_signals
 from linkerd_proxy.metrics.process import process_metrics
 from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.metrics.snapshot import dumped
+from linkerd_proxy.tls.identity import Identity
 
 __all__ = ["Job", "work"]
 
@@ -37,6 +44,8 @@ class Job:
         addresses: Where to listen; the ports are shared with the other workers.
         grace: Seconds for a drain.
         log_level: Of the ``linkerd_proxy`` logger.
+        original_dst: Whether connections shall tell where they were going before iptables redirected them.
+        identity: What readiness follows: a directory, empty for what the environment says, or None for nothing.
     """
 
     target: str
@@ -44,6 +53,8 @@ class Job:
     arguments: Mapping[str, Argument] = field(default_factory=dict)
     grace: float = 120.0
     log_level: str = "WARNING"
+    original_dst: bool = False
+    identity: str | None = None
 
     def to_json(self) -> str:
         """Return it as one line."""
@@ -61,15 +72,29 @@ async def work(job: Job, channel: Channel) -> int:
     Returns:
         The exit status: 0 after a drain, 2 if the job can't be done.
     """
-    drain = Drain(job.grace)
     try:
         stack = load_stack(job.target, job.arguments)
-        listeners = await open_listeners(*job.addresses, reuse_port=True)
+        identity = None if job.identity is None else find_identity(job.identity or None)
+        listeners = await open_listeners(*job.addresses, reuse_port=True, original_dst=job.original_dst)
+        with process_metrics(current_registry()):
+            await _serve(stack, listeners, Drain(job.grace), identity, channel)
+            with trio.move_on_after(1):  # the last counts, so that none is lost with this process
+                await _report(channel)
     except InvalidConfiguration as error:
         await channel.send_event("failed", str(error))
         return 2
-    with process_metrics(current_registry()):
-        async with trio.open_nursery() as nursery:
+    return 0
+
+
+async def _serve(
+    stack: Stack[Connection],
+    listeners: Sequence[Listener],
+    drain: Drain,
+    identity: Identity | None,
+    channel: Channel,
+) -> None:
+    try:
+        async with hosting(), trio.open_nursery() as nursery:
             await nursery.start(drain_on_signals, drain, nursery.cancel_scope)
             nursery.start_soon(_answer, channel, drain)
 
@@ -80,9 +105,17 @@ async def work(job: Job, channel: Channel) -> int:
             await nursery.start(run)
             settle()
             await channel.send_event("ready")
-        with trio.move_on_after(1):  # the last counts, so that none is lost with this process
-            await _report(channel)
-    return 0
+            if identity is not None:
+                await _tell_certified(nursery, channel, identity)
+    except ExceptionGroup as failures:
+        raise unwrapped(failures) from None
+
+
+async def _tell_certified(nursery: trio.Nursery, channel: Channel, identity: Identity) -> None:
+    def tell(certified: bool) -> None:
+        nursery.start_soon(channel.send_event, "certified", "yes" if certified else "no")
+
+    await follow_identity(identity, tell)
 
 
 async def _answer(channel: Channel, drain: Drain) -> None:

@@ -42,6 +42,8 @@ async def run_workers(
     workers: int,
     arguments: Mapping[str, Argument] | None = None,
     drain: Drain | None = None,
+    original_dst: bool = False,
+    identity: str | None = None,
     task_status: trio.TaskStatus[Workers] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a stack in several processes, each its own Trio run, all on the same ports (``SO_REUSEPORT``).
@@ -56,6 +58,8 @@ async def run_workers(
         arguments: For the target, if it is a function.
         drain: Once started, the workers are told to drain, and this returns when they have ended. What is left
             ``drain.grace`` seconds later is killed.
+        original_dst: Whether connections shall tell where they were going before iptables redirected them.
+        identity: What each worker's readiness follows, as :class:`~linkerd_proxy.mesh.worker.Job` has it.
         task_status: Reports the workers, once all of them accept connections.
 
     Raises:
@@ -74,6 +78,8 @@ async def run_workers(
             arguments or {},
             drain.grace,
             logging.getLevelName(logger.getEffectiveLevel()),
+            original_dst,
+            identity,
         )
         group = Workers([one.address for one in bound], workers, job, drain)
         try:
@@ -94,6 +100,7 @@ class Workers:
         self._live: dict[int, _Worker] = {}
         self._retired = Registry()
         self._started = trio.Event()
+        self._certified = trio.Event()
         registry = current_registry()
         self._restarts = registry.counter("proxy_worker_restarts_total", "Workers started again after they died")
 
@@ -104,8 +111,13 @@ class Workers:
 
     @property
     def ready(self) -> bool:
-        """Whether every worker accepts connections."""
-        return sum(worker.ready for worker in self._live.values()) == self.count and not self._drain.draining
+        """Whether every worker accepts connections, and can prove who it is if it has to."""
+        ready = sum(worker.accepting and worker.certified for worker in self._live.values())
+        return ready == self.count and not self._drain.draining
+
+    async def wait_certified(self) -> None:
+        """Wait until every worker is ready, and can prove who it is if it has to, for the first time."""
+        await self._certified.wait()
 
     async def metrics(self) -> Registry:
         """Return the metrics of all workers and of the parent as one: counts summed, histograms merged exactly.
@@ -160,7 +172,7 @@ class Workers:
         try:
             if self._drain.draining:  # since before there was a process to tell
                 worker.process.send_signal(signal.SIGTERM)
-            await worker.listen(self._check_started)
+            await worker.listen(self._check)
             status = await worker.process.wait()
         finally:
             del self._live[index]
@@ -170,9 +182,11 @@ class Workers:
             raise InvalidConfiguration(worker.failure)
         return status
 
-    def _check_started(self) -> None:
-        if self.ready:
+    def _check(self) -> None:
+        if sum(worker.accepting for worker in self._live.values()) == self.count:
             self._started.set()
+        if self.ready:
+            self._certified.set()
 
     def __repr__(self) -> str:
         return f"<Workers {self.pids} on {', '.join(map(str, self.addresses))}>"
@@ -181,11 +195,23 @@ class Workers:
 class _Worker:
     """One process, as the parent sees it."""
 
-    __slots__ = ("_arrived", "_channel", "_families", "_lock", "failure", "metrics", "process", "ready")
+    __slots__ = (
+        "_arrived",
+        "_channel",
+        "_families",
+        "_lock",
+        "accepting",
+        "certified",
+        "failure",
+        "metrics",
+        "process",
+    )
 
-    def __init__(self, process: trio.Process, channel: Channel) -> None:
+    def __init__(self, process: trio.Process, channel: Channel, *, follows: bool) -> None:
         self.process = process
-        self.ready = False
+        self.accepting = False
+        self.certified = not follows
+        """Whether it can prove who it is, if its readiness follows that."""
         self.failure = ""
         self.metrics = Registry()
         """What it had counted when it last told."""
@@ -194,7 +220,7 @@ class _Worker:
         self._arrived = trio.Event()
         self._lock = trio.Lock()
 
-    async def listen(self, on_ready: Callable[[], None]) -> None:
+    async def listen(self, on_news: Callable[[], None]) -> None:
         """Take what the process says until it ends."""
         while (line := await self._channel.receive()) is not None:
             message = json.loads(line)
@@ -205,11 +231,14 @@ class _Worker:
                 self.metrics, self._families = loaded(self._families), []
                 self._arrived.set()
             elif event == "ready":
-                self.ready = True
-                on_ready()
+                self.accepting = True
+                on_news()
+            elif event == "certified":
+                self.certified = message["text"] == "yes"
+                on_news()
             else:
                 self.failure = message["text"]
-        self.ready = False
+        self.accepting = False
         self._arrived.set()
 
     async def fetch(self) -> None:
@@ -244,4 +273,4 @@ async def _spawn(job: Job) -> _Worker:
         except OSError:
             mine.close()
             raise
-    return _Worker(process, Channel(mine))
+    return _Worker(process, Channel(mine), follows=job.identity is not None)

@@ -331,7 +331,7 @@ def test_it_draws_the_stack_of_an_endpoint() -> None:
     assert str(stack).splitlines() == [
         "Balance(Static('10.0.0.1:80'), pick=P2c(default_rtt=0.03, decay=10.0, penalty=0), name='web')",
         "└─ each endpoint: Client()",
-        "     Connect('endpoint:0')",
+        "     Connect('10.0.0.1:80')",
     ]
 
     def picky(endpoint: Endpoint):

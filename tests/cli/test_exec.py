@@ -71,7 +71,8 @@ async def test_an_application_that_can_not_be_started_is_told(run_command, progr
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ((), "say what to serve: either --to HOST:PORT or a stack"),
+        (("--to", "127.0.0.1:9", "--stack", "x:y"), "say what to serve: either --to HOST:PORT or a stack"),
+        (("--identity", "/nowhere", "--outbound", "127.0.0.1:0", "--listen", "127.0.0.1:0"), "/nowhere/"),
         (("--stack", "no_such.py:proxy"), "there is no file no_such.py"),
         (("--to", "127.0.0.1:9", "--listen", "unix:/nowhere/socket"), "cannot listen on unix:/nowhere/socket"),
     ],

@@ -1,0 +1,94 @@
+"""The outbound side of a sidecar (Linkerd: port 4140): from the application here to the mesh, and to anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from linkerd_proxy.core.stack import Stack
+from linkerd_proxy.core.work import Connection, Dial, Exchange
+from linkerd_proxy.detect.detect import OPAQUE_PORTS, Detect
+from linkerd_proxy.http.client import Client
+from linkerd_proxy.http.h1.codec import CodecName
+from linkerd_proxy.http.mesh_headers import OutboundHeaders
+from linkerd_proxy.http.rescue import Rescue
+from linkerd_proxy.http.server import Http
+from linkerd_proxy.http.upgrade import BETWEEN_PROXIES, Upgrade
+from linkerd_proxy.mesh.noting import noting
+from linkerd_proxy.mesh.peer import reaching
+from linkerd_proxy.metrics.layer import Metrics
+from linkerd_proxy.metrics.tap import Tap
+from linkerd_proxy.tcp.aim import Aim
+from linkerd_proxy.tcp.connect import Connect
+from linkerd_proxy.tcp.destinations import Destinations
+from linkerd_proxy.tcp.forward import Forward
+from linkerd_proxy.tls.identity import Identity
+
+__all__ = ["MeshPeer", "outbound"]
+
+_LABELS = {"direction": "outbound"}
+
+
+@dataclass(frozen=True, slots=True)
+class MeshPeer:
+    """A destination that is behind a proxy of the mesh.
+
+    Args:
+        identity: The name that its proxy must prove.
+        tagged_port: Where its proxy reads transport headers (Linkerd: 4143), or None for the destination's own port.
+    """
+
+    identity: str
+    tagged_port: int | None = 4143
+
+
+def outbound(
+    identity: Identity | None = None,
+    peers: Mapping[str, MeshPeer] | None = None,
+    *,
+    codec: CodecName = "auto",
+    opaque_ports: frozenset[int] = OPAQUE_PORTS,
+    detect_timeout: float = 10.0,
+    connect_timeout: float = 1.0,
+    trace: bool = False,
+) -> Stack[Connection]:
+    """Return the outbound side of a sidecar.
+
+    Serve it on listeners that ask for the original destination, which is where everything goes: to ``peers`` with
+    mutual TLS, a transport header, and HTTP/1 upgraded to HTTP/2; to all others as it is.
+
+    Args:
+        identity: What the proxy proves to its peers.
+        peers: By destination, as :class:`~linkerd_proxy.tcp.destinations.Destinations` reads it.
+        codec: The library that parses HTTP/1.
+        opaque_ports: Ports to which nobody speaks HTTP.
+        detect_timeout: Seconds that the application has to show what it speaks.
+        connect_timeout: Seconds for each connection.
+        trace: Take part in traces, and send spans where ``OTEL_EXPORTER_OTLP_ENDPOINT`` says.
+
+    Raises:
+        InvalidConfiguration: if there are peers, but nothing to prove to them.
+
+    Source: linkerd2-proxy, linkerd/app/outbound.
+    """
+    connect = Connect(timeout=connect_timeout)
+    plain = Metrics[Dial](_LABELS) | connect
+    requests: Stack[Exchange] = OutboundHeaders() | Client(codec=codec) | plain
+    bytes_: Stack[Connection] = Forward() | plain
+    if peers:
+        aimed = {
+            where: reaching(Aim(peer.identity, peer.tagged_port), peer.identity, identity, connect)
+            for where, peer in peers.items()
+        }
+        upgraded = Upgrade() | Client(protocol="h2", codec=codec, limits=BETWEEN_PROXIES)
+        meshed = {where: OutboundHeaders(peers[where].identity) | upgraded | dial for where, dial in aimed.items()}
+        requests = Destinations[Exchange](meshed, requests)
+        bytes_ = Destinations[Connection]({where: Forward() | dial for where, dial in aimed.items()}, bytes_)
+    counted = Metrics[Connection](_LABELS)
+    # Timeout, Retry and Balance have their place behind Rescue.
+    return Detect(
+        http=counted | Http(codec=codec) | noting(Metrics(_LABELS) | Tap() | Rescue() | requests, None, trace),
+        otherwise=counted | Tap[Connection]() | bytes_,
+        timeout=detect_timeout,
+        opaque_ports=opaque_ports,
+    )

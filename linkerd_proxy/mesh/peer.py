@@ -1,0 +1,95 @@
+"""How a proxy reaches an endpoint: a proxy of the mesh, or anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from linkerd_proxy.balance.towards import Towards
+from linkerd_proxy.core.endpoint import Endpoint
+from linkerd_proxy.core.stack import Layer, Stack
+from linkerd_proxy.core.work import Dial, Exchange
+from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.http.client import Client
+from linkerd_proxy.http.h1.codec import CodecName
+from linkerd_proxy.http.mesh_headers import OutboundHeaders
+from linkerd_proxy.http.upgrade import BETWEEN_PROXIES, Upgrade
+from linkerd_proxy.io.transport_header import ALPN
+from linkerd_proxy.metrics.layer import Metrics
+from linkerd_proxy.tcp.aim import Aim
+from linkerd_proxy.tcp.connect import Connect
+from linkerd_proxy.tcp.transport_header import SendTransportHeader
+from linkerd_proxy.tls.identity import Identity
+from linkerd_proxy.tls.originate import Originate
+
+__all__ = ["asking", "dialling", "reaching"]
+
+_LABELS: Mapping[str, str] = MappingProxyType({"direction": "outbound"})
+
+
+def asking(
+    endpoint: Endpoint,
+    identity: Identity | None,
+    *,
+    codec: CodecName = "auto",
+    connect_timeout: float = 1.0,
+    labels: Mapping[str, str] = _LABELS,
+) -> Stack[Exchange]:
+    """Return the stack that sends requests to an endpoint, for ``Balance`` among others.
+
+    One that has an identity is a proxy of the mesh: it is asked over mutual TLS, with a transport header, in HTTP/2.
+
+    Args:
+        endpoint: Whom to ask.
+        identity: What the proxy proves to it.
+        codec: The library that parses HTTP/1.
+        connect_timeout: Seconds for each connection.
+        labels: For the metrics.
+    """
+    dial = dialling(endpoint, identity, connect_timeout=connect_timeout, labels=labels)
+    if endpoint.identity is None:
+        return OutboundHeaders() | Client(codec=codec) | dial
+    # Which replica the next request goes to is not known: this one's wish to be left alone is not the client's matter.
+    upgraded = Upgrade(close=False) | Client(protocol="h2", codec=codec, limits=BETWEEN_PROXIES)
+    return OutboundHeaders(endpoint.identity) | upgraded | dial
+
+
+def dialling(
+    endpoint: Endpoint,
+    identity: Identity | None,
+    *,
+    connect_timeout: float = 1.0,
+    labels: Mapping[str, str] = _LABELS,
+) -> Stack[Dial]:
+    """Return the stack that connects to an endpoint: with mutual TLS and a transport header if it has an identity.
+
+    Args:
+        endpoint: Whom to reach.
+        identity: What the proxy proves to it.
+        connect_timeout: Seconds for each connection.
+        labels: For the metrics.
+
+    Raises:
+        InvalidConfiguration: if the endpoint wants to know who connects, and there is nothing to prove.
+    """
+    return reaching(Towards(endpoint), endpoint.identity, identity, Connect(timeout=connect_timeout), labels)
+
+
+def reaching(
+    aim: Aim | Towards,
+    peer: str | None,
+    identity: Identity | None,
+    connect: Stack[Dial],
+    labels: Mapping[str, str] = _LABELS,
+) -> Stack[Dial]:
+    """Return ``connect`` behind what the mesh needs for a peer with that identity, or None for one that has none.
+
+    Raises:
+        InvalidConfiguration: if the peer has an identity, and there is none to prove to it.
+    """
+    counted: Layer[Dial, Dial] = aim | Metrics[Dial](labels)
+    if peer is None:
+        return counted | connect
+    if identity is None:
+        raise InvalidConfiguration(f"{peer} wants to know who connects: give the proxy an identity of its own")
+    return counted | SendTransportHeader() | Originate(identity, alpn=(ALPN,)) | connect
