@@ -8,28 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from linkerd_proxy.address import parse_address
+from linkerd_proxy.duration import parse_duration
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.mesh.log_level import parse_log_level
 
-__all__ = ["ADDRESS", "DURATION", "LOG_LEVEL", "SECONDS", "parse_duration"]
-
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds of ``90s``, ``1.5m`` or ``250ms``; as in Linkerd only 0 may go without a unit.
-
-    Raises:
-        InvalidConfiguration: if it is none.
-    """
-    if text.strip() == "0":
-        return 0.0
-    found = _DURATION.fullmatch(text.strip())
-    if found is None:
-        raise InvalidConfiguration(f"{text!r} is no duration: give a number with a unit (ms, s, m, h, d), as in 30s")
-    return float(found[1]) * _SECONDS[found[2]]
-
+__all__ = ["ADDRESS", "DURATION", "LOG_LEVEL", "SECONDS"]
 
 if TYPE_CHECKING:
     _StrParam = click.ParamType[str]

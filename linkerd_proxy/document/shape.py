@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.duration import parse_duration as duration
 
 __all__ = ["Range", "Tagged", "Text", "duration"]
 
@@ -49,18 +49,3 @@ class Tagged:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", MappingProxyType(dict(self.choices)))
-
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def duration(text: str) -> float:
-    """Read a duration as seconds: ``250ms``, ``1.5s``, ``5m``, ``1h``, ``1d``; the unit must be there (Linkerd's rule).
-
-    For ``Annotated[float, Text(duration, "10s")]``.
-    """
-    number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
-    unit = text[len(number) :]
-    if unit not in _UNITS or not number.replace(".", "", 1).isdecimal() or not number.isascii():
-        raise InvalidConfiguration(f"{text!r} is no duration: write a number and ms, s, m, h or d, as in 10s")
-    return float(number) * _UNITS[unit]

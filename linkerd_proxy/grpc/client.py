@@ -12,13 +12,13 @@ from typing_extensions import TypeVar
 from linkerd_proxy._version import __version__
 from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.message import Body, Request, Whole
+from linkerd_proxy.core.own import own_connection
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.grpc.frames import ACCEPTED, MAX_MESSAGE, frame
 from linkerd_proxy.grpc.metadata import Metadata, encode_timeout, metadata_fields
 from linkerd_proxy.grpc.method import Encodable, Method, encode
-from linkerd_proxy.grpc.nowhere import own_connection
 from linkerd_proxy.grpc.outgoing import Outgoing
 from linkerd_proxy.grpc.replies import Call, Replies
 from linkerd_proxy.grpc.status import GrpcError

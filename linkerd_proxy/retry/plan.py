@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from linkerd_proxy.core.message import Request
+from linkerd_proxy.duration import parse_duration
 from linkerd_proxy.errors import (
     ConnectFailed,
     FailFast,
@@ -19,7 +20,6 @@ from linkerd_proxy.errors import (
 )
 from linkerd_proxy.headers import Headers, RawHeaders
 from linkerd_proxy.retry.conditions import parse_grpc, parse_http, parse_limit
-from linkerd_proxy.retry.durations import parse_duration
 
 __all__ = ["BROKEN", "UNSENT", "Plan", "names_retries", "without_retry_headers"]
 
@@ -80,7 +80,7 @@ class Plan:
                 elif name == "l5d-retry-limit":
                     plan = replace(plan, limit=parse_limit(value))
                 elif name == "l5d-retry-timeout":
-                    plan = replace(plan, timeout=parse_duration(value))
+                    plan = replace(plan, timeout=parse_duration(value) or plan.timeout)
             except InvalidConfiguration:
                 continue
         return plan

@@ -12,9 +12,10 @@ import trio
 from linkerd_proxy.core.message import Body, Request, Response, Whole
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange
+from linkerd_proxy.duration import parse_duration
 from linkerd_proxy.errors import IdleTimeout, InvalidConfiguration, ProxyError, ResponseTimeout
 from linkerd_proxy.headers import Headers, RawHeaders
-from linkerd_proxy.retry.durations import format_grpc_timeout, parse_duration, parse_grpc_timeout
+from linkerd_proxy.retry.grpc_timeout import format_grpc_timeout, parse_grpc_timeout
 
 __all__ = ["Timeouts"]
 
@@ -211,7 +212,8 @@ def _asked_by(timeouts: Timeouts, headers: Headers) -> Timeouts:
             seconds = parse_duration(value.decode("latin-1"))
         except InvalidConfiguration:
             continue
-        found[field] = min(seconds, found.get(field, math.inf))
+        if seconds:  # no time at all is no wish that can be met
+            found[field] = min(seconds, found.get(field, math.inf))
     return replace(
         timeouts, request=found.get("request", timeouts.request), response=found.get("response", timeouts.response)
     )

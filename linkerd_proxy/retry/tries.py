@@ -18,7 +18,7 @@ from linkerd_proxy.errors import AlreadyAnswered, ResponseTimeout
 from linkerd_proxy.headers import Headers
 from linkerd_proxy.metrics.registry import Counter
 from linkerd_proxy.retry.budget import Account
-from linkerd_proxy.retry.durations import format_grpc_timeout, parse_grpc_timeout
+from linkerd_proxy.retry.grpc_timeout import format_grpc_timeout, parse_grpc_timeout
 from linkerd_proxy.retry.peek import peek
 from linkerd_proxy.retry.plan import BROKEN, UNSENT, Plan
 from linkerd_proxy.retry.pushback import pushback

@@ -146,7 +146,7 @@ protocol: {kind: htp}
         ),
         (
             "name: web\nprotocol: {kind: http, timeout: 5 sec}",
-            "p.yaml:2: protocol.timeout: '5 sec' is no duration: write a number and ms, s, m, h or d, as in 10s",
+            "p.yaml:2: protocol.timeout: '5 sec' is no duration: give a number with a unit (ms, s, m, h, d), as in 30s",
         ),
         ("name: web\nretryAfter: .nan", "p.yaml:2: retryAfter: NaN is no number here: give one"),
         ("- 1", "p.yaml:1: expected a mapping, found a list"),
@@ -239,19 +239,6 @@ def test_json_needs_no_extra_and_yaml_says_which_one(monkeypatch) -> None:
     assert loads('{"name": "web"}', Document, "p.json") == Document("web")
     with pytest.raises(InvalidConfiguration, match=r"pip install 'linkerd-proxy\[config\]', or write JSON"):
         loads("name: web", Document, "p.yaml")
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("250ms", 0.25), ("1.5s", 1.5), ("5m", 300), ("1h", 3600), ("1d", 86400), ("0s", 0)]
-)
-def test_durations(text, seconds) -> None:
-    assert duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["5", "s", "", "-1s", "1e3s", "1 s", "1w", "1.2.3s", "\u0661s"])
-def test_no_durations(text) -> None:
-    with pytest.raises(InvalidConfiguration, match="is no duration"):
-        duration(text)
 
 
 def test_the_schema_says_what_is_accepted() -> None:

@@ -1,32 +1,15 @@
-"""Durations as text: Linkerd's with a unit, and gRPC's ``grpc-timeout``."""
+"""``grpc-timeout``: gRPC's durations."""
 
 from __future__ import annotations
 
 import re
 
-from linkerd_proxy.errors import InvalidConfiguration
-
-__all__ = ["format_grpc_timeout", "parse_duration", "parse_grpc_timeout"]
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"([0-9]{1,9})(ms|[smhd])")
+__all__ = ["format_grpc_timeout", "parse_grpc_timeout"]
 
 # gRPC over HTTP/2, "Timeout": at most eight digits and a unit.
 _GRPC_UNITS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "S": 1.0, "M": 60.0, "H": 3600.0}
 _GRPC_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _DIGITS = 10**8
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds that text means: ``250ms``, ``10s``, ``1m``, ``1h``, ``1d``. The unit is no option.
-
-    Raises:
-        InvalidConfiguration: if it means none, or none at all (0).
-    """
-    match = _DURATION.fullmatch(text.strip())
-    if match is None or not int(match[1]):
-        raise InvalidConfiguration(f"{text!r} is no duration: give a whole number with ms, s, m, h or d, as in 250ms")
-    return int(match[1]) * _UNITS[match[2]]
 
 
 def parse_grpc_timeout(text: str) -> float | None:
