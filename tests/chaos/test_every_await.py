@@ -23,10 +23,11 @@ from linkerd_proxy import (
     Request,
     Rescue,
     Response,
+    Retry,
     Route,
     Service,
     Stack,
-    Timeout,
+    Timeouts,
     UpstreamReset,
     current_registry,
     opened,
@@ -48,7 +49,15 @@ _PATIENCE = 20.0  # seconds of real time for one strike: only a hang takes them
 
 def _proxy(injector: Injector, http: AnyAddress, tcp: AnyAddress) -> Stack[Connection]:
     upstream = Client() | Poked[Dial](injector) | Connect(http)
-    web = Http() | Poked[Exchange](injector) | Metrics() | Rescue() | Timeout(30) | Route({"/": upstream})
+    web = (
+        Http()
+        | Poked[Exchange](injector)
+        | Metrics()
+        | Rescue()
+        | Timeouts(30, idle=25)
+        | Retry()
+        | Route({"/": upstream})
+    )
     raw = Forward() | Poked[Dial](injector) | Connect(tcp)
     return Poked[Connection](injector) | Detect(http=web, otherwise=raw)
 

@@ -11,12 +11,25 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 
-from linkerd_proxy import Backoff, Budget, Client, Connect, Http, Request, Rescue, Response, Retry, Stack, opened
+from linkerd_proxy import (
+    Backoff,
+    Budget,
+    Client,
+    Connect,
+    Http,
+    Request,
+    Rescue,
+    Response,
+    Retry,
+    Stack,
+    Timeouts,
+    opened,
+)
 from linkerd_proxy.core.message import Streamed
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import ProxyError
 from linkerd_proxy.io.streams import abort_nowait
-from linkerd_proxy.testing import call, http_origin, serving, tcp_origin
+from linkerd_proxy.testing import call, echo, http_origin, serving, tcp_origin
 
 QUICK = Backoff(0.001, 0.01)
 PLENTY = Budget(1, 1000)
@@ -171,6 +184,30 @@ async def test_failed_answers_leave_the_windows_of_their_connection_open():
                     assert (response.status, await response.body.read()) == (200, b"fine")
     assert len(seen) == 120
     assert origin.connections == 1
+
+
+async def test_an_upgrade_passes_through_all_layers_once_it_was_connected():
+    async def origin(connection):
+        head = await connection.stream.receive_some(65536)
+        assert b"upgrade: websocket" in head.lower()
+        await connection.stream.send_all(b"HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        await echo(connection)
+
+    async with http_origin() as gone:
+        pass
+    layers = Timeouts(request=20, response=20, idle=20) | Retry(PLENTY, limit=3, backoff=QUICK)
+    with trio.fail_after(20):
+        async with (
+            tcp_origin(origin) as live,
+            proxy(layers, [live.address, gone.address]) as front,
+            await trio.open_tcp_stream("127.0.0.1", front.port) as client,
+        ):
+            await client.send_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+            assert b" 101 " in await client.receive_some(65536)
+            await client.send_all(b"both ways")
+            assert await client.receive_some(65536) == b"both ways"
+            await client.send_eof()
+            assert await client.receive_some(65536) == b""
 
 
 ORIGIN = """
