@@ -76,11 +76,12 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.http.upgrade import Upgrade as Upgrade
     from linkerd_proxy.io.listen import open_listeners as open_listeners
     from linkerd_proxy.mesh.admin import admin as admin
+    from linkerd_proxy.mesh.gateway import gateway as gateway
     from linkerd_proxy.mesh.identities import find_identity as find_identity
     from linkerd_proxy.mesh.inbound import inbound as inbound
     from linkerd_proxy.mesh.open_telemetry import otlp_from_environment as otlp_from_environment
-    from linkerd_proxy.mesh.outbound import MeshPeer as MeshPeer
     from linkerd_proxy.mesh.outbound import outbound as outbound
+    from linkerd_proxy.mesh.peer import MeshPeer as MeshPeer
     from linkerd_proxy.mesh.peer import asking as asking
     from linkerd_proxy.mesh.peer import dialling as dialling
     from linkerd_proxy.mesh.reverse import reverse_proxy as reverse_proxy
@@ -210,7 +211,7 @@ _HOMES = {
     "Listener": "core.serve",
     "LivePolicy": "policy.server_policy",
     "Match": "route.match",
-    "MeshPeer": "mesh.outbound",
+    "MeshPeer": "mesh.peer",
     "Meshed": "tls.meshed",
     "Metrics": "metrics.layer",
     "Mirror": "route.mirror",
@@ -279,6 +280,7 @@ _HOMES = {
     "default_policy": "policy.server_policy",
     "dialling": "mesh.peer",
     "find_identity": "mesh.identities",
+    "gateway": "mesh.gateway",
     "handler": "http.handler",
     "inbound": "mesh.inbound",
     "open_listeners": "io.listen",
@@ -309,9 +311,9 @@ __all__ = [
     "Service", "Sidecar", "Split", "Stack", "Static", "Streamed", "Tagged", "Tap", "Target", "Terminate", "Timeout",
     "Timeouts", "Tls", "TlsAuthenticated", "TlsRoute", "TlsUnauthenticated", "Towards", "Trace", "TransportHeader",
     "Unauthenticated", "UnixAddress", "Upgrade", "UpstreamClosed", "UpstreamReset", "Whole", "Workers",
-    "__version__", "admin", "asking", "current_registry", "default_policy", "dialling", "find_identity", "handler",
-    "inbound", "open_listeners", "opened", "otlp_from_environment", "outbound", "parse_address", "reverse_proxy",
-    "run_workers", "serve", "spiffe",
+    "__version__", "admin", "asking", "current_registry", "default_policy", "dialling", "find_identity", "gateway",
+    "handler", "inbound", "open_listeners", "opened", "otlp_from_environment", "outbound", "parse_address",
+    "reverse_proxy", "run_workers", "serve", "spiffe",
 ]
 # fmt: on
 

@@ -70,6 +70,12 @@ _OPTIONS = (
         "(4143). May be given several times.",
     ),
     _given_as(
+        "--gateway-suffixes",
+        default="",
+        variable="INBOUND_GATEWAY_SUFFIXES",
+        help="As a sidecar, the domains that peers may reach through this proxy, as in west.example,east.example.",
+    ),
+    _given_as(
         "--outbound",
         multiple=True,
         type=ADDRESS,
@@ -129,7 +135,15 @@ _OPTIONS = (
 )
 _OURS = {"codec", "identity", "require_identity", "detect_timeout", "connect_timeout", "access_log", "trace"}
 _TO_ONLY = {"opaque", "peer_identity"}
-_SIDECAR_ONLY = {"app", "peer", "outbound", "opaque_ports", "outbound_detect_timeout", "outbound_connect_timeout"}
+_SIDECAR_ONLY = {
+    "gateway_suffixes",
+    "app",
+    "peer",
+    "outbound",
+    "opaque_ports",
+    "outbound_detect_timeout",
+    "outbound_connect_timeout",
+}
 
 
 def plan_options(command: _F) -> _F:

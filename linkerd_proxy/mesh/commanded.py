@@ -10,9 +10,11 @@ from linkerd_proxy.core.work import Connection
 from linkerd_proxy.detect.detect import OPAQUE_PORTS
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.http.h1.codec import CodecName
-from linkerd_proxy.mesh.identities import find_identity
+from linkerd_proxy.mesh.gateway import gateway
+from linkerd_proxy.mesh.identities import find_identity, own_name
 from linkerd_proxy.mesh.inbound import inbound
-from linkerd_proxy.mesh.outbound import MeshPeer, outbound
+from linkerd_proxy.mesh.outbound import outbound
+from linkerd_proxy.mesh.peer import MeshPeer
 from linkerd_proxy.mesh.reverse import reverse_proxy
 from linkerd_proxy.mesh.sidecar import Sidecar
 
@@ -81,6 +83,7 @@ def sidecar(
     outbound_detect_timeout: float,
     outbound_connect_timeout: float,
     outbound_ports: Sequence[str],
+    gateway_suffixes: str,
     access_log: str | None,
     trace: bool,
 ) -> Stack[Connection]:
@@ -98,6 +101,7 @@ def sidecar(
         outbound_detect_timeout: Seconds that the application has to show what it speaks.
         outbound_connect_timeout: Seconds for each connection to elsewhere.
         outbound_ports: The ports of the outbound listeners.
+        gateway_suffixes: The domains, with commas between them, that peers may reach through here.
         access_log: The format of a line for each request from outside, or None for none.
         trace: Whether to take part in traces.
 
@@ -105,15 +109,18 @@ def sidecar(
         InvalidConfiguration: if an identity is needed and there is none, or something is not what it should be.
     """
     own = find_identity(identity)
-    if own is None and (require_identity or peers):
-        option = "--peer" if peers else "--require-identity"
+    if own is None and (require_identity or peers or gateway_suffixes):
+        option = "--peer" if peers else "--require-identity" if require_identity else "--gateway-suffixes"
         raise InvalidConfiguration(f"{option} needs an identity of the proxy's own: give --identity DIR")
     opaque = parse_ports(opaque_ports)
+    known = dict(map(parse_peer, peers))
+    suffixes = tuple(part.strip() for part in gateway_suffixes.split(",") if part.strip())
     return Sidecar(
         inbound=inbound(
             own,
             app=() if app is None else (app_address(app),),
             require_identity=require_identity,
+            gateway=gateway(own, own_name(identity), suffixes, known, codec=codec) if suffixes and own else None,
             codec=codec,
             opaque_ports=opaque,
             detect_timeout=detect_timeout,
@@ -123,7 +130,7 @@ def sidecar(
         ),
         outbound=outbound(
             own,
-            dict(map(parse_peer, peers)),
+            known,
             codec=codec,
             opaque_ports=opaque,
             detect_timeout=outbound_detect_timeout,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.tls.identity import Identity
 from linkerd_proxy.tls.originate import Originate
 
-__all__ = ["PREFIX", "find_identity"]
+__all__ = ["PREFIX", "find_identity", "own_name"]
 
 PREFIX = "LINKERD2_PROXY_IDENTITY_"
 """Of Linkerd's variables that say where an identity comes from."""
@@ -67,6 +68,28 @@ def find_identity(directory: str | None = None, environment: Mapping[str, str] |
     if told.get("DIR"):
         return _files(told["DIR"])
     return None
+
+
+def own_name(directory: str | None = None, environment: Mapping[str, str] | None = None) -> str:
+    """Return the name of the identity that :func:`find_identity` finds, before it is opened.
+
+    Raises:
+        InvalidConfiguration: if nothing tells, as may be with a SPIFFE agent.
+    """
+    from linkerd_proxy.tls.pem import credentials_from_pem
+    from linkerd_proxy.tls.private import read_file
+
+    environment = os.environ if environment is None else environment
+    if directory is None:
+        named = environment.get(f"{PREFIX}LOCAL_NAME")
+        if named:
+            return named
+        directory = environment.get(f"{PREFIX}DIR")
+    if not directory or find_identity(directory) is None:
+        raise InvalidConfiguration(f"the proxy's own name is not known: set {PREFIX}LOCAL_NAME to it")
+    paths = [Path(directory) / name for name in ("cert.pem", "key.pem", "ca.pem")]
+    certificate, key, anchors = ((str(path), read_file(path)) for path in paths)
+    return credentials_from_pem(certificate, key, anchors, datetime.now(UTC)).name
 
 
 def _request_in(directory: str | None) -> str | None:

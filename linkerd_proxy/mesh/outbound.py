@@ -3,43 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from linkerd_proxy.core.stack import Stack
-from linkerd_proxy.core.work import Connection, Dial, Exchange
+from linkerd_proxy.core.work import Connection
 from linkerd_proxy.detect.detect import OPAQUE_PORTS, Detect
-from linkerd_proxy.http.client import Client
 from linkerd_proxy.http.h1.codec import CodecName
-from linkerd_proxy.http.mesh_headers import OutboundHeaders
 from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.http.server import Http
-from linkerd_proxy.http.upgrade import BETWEEN_PROXIES, Upgrade
 from linkerd_proxy.mesh.noting import noting
-from linkerd_proxy.mesh.peer import reaching
+from linkerd_proxy.mesh.peer import MeshPeer, leading
 from linkerd_proxy.metrics.layer import Metrics
 from linkerd_proxy.metrics.tap import Tap
-from linkerd_proxy.tcp.aim import Aim
-from linkerd_proxy.tcp.connect import Connect
-from linkerd_proxy.tcp.destinations import Destinations
-from linkerd_proxy.tcp.forward import Forward
 from linkerd_proxy.tls.identity import Identity
 
-__all__ = ["MeshPeer", "outbound"]
+__all__ = ["outbound"]
 
 _LABELS = {"direction": "outbound"}
-
-
-@dataclass(frozen=True, slots=True)
-class MeshPeer:
-    """A destination that is behind a proxy of the mesh.
-
-    Args:
-        identity: The name that its proxy must prove.
-        tagged_port: Where its proxy reads transport headers (Linkerd: 4143), or None for the destination's own port.
-    """
-
-    identity: str
-    tagged_port: int | None = 4143
 
 
 def outbound(
@@ -71,19 +50,7 @@ def outbound(
 
     Source: linkerd2-proxy, linkerd/app/outbound.
     """
-    connect = Connect(timeout=connect_timeout)
-    plain = Metrics[Dial](_LABELS) | connect
-    requests: Stack[Exchange] = OutboundHeaders() | Client(codec=codec) | plain
-    bytes_: Stack[Connection] = Forward() | plain
-    if peers:
-        aimed = {
-            where: reaching(Aim(peer.identity, peer.tagged_port), peer.identity, identity, connect)
-            for where, peer in peers.items()
-        }
-        upgraded = Upgrade() | Client(protocol="h2", codec=codec, limits=BETWEEN_PROXIES)
-        meshed = {where: OutboundHeaders(peers[where].identity) | upgraded | dial for where, dial in aimed.items()}
-        requests = Destinations[Exchange](meshed, requests)
-        bytes_ = Destinations[Connection]({where: Forward() | dial for where, dial in aimed.items()}, bytes_)
+    requests, bytes_ = leading(identity, peers or {}, codec=codec, connect_timeout=connect_timeout)
     counted = Metrics[Connection](_LABELS)
     # Timeout, Retry and Balance have their place behind Rescue.
     return Detect(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from linkerd_proxy.balance.towards import Towards
 from linkerd_proxy.core.endpoint import Endpoint
 from linkerd_proxy.core.stack import Layer, Stack
-from linkerd_proxy.core.work import Dial, Exchange
+from linkerd_proxy.core.work import Connection, Dial, Exchange
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.http.client import Client
 from linkerd_proxy.http.h1.codec import CodecName
@@ -18,13 +19,28 @@ from linkerd_proxy.io.transport_header import ALPN
 from linkerd_proxy.metrics.layer import Metrics
 from linkerd_proxy.tcp.aim import Aim
 from linkerd_proxy.tcp.connect import Connect
+from linkerd_proxy.tcp.destinations import Destinations
+from linkerd_proxy.tcp.forward import Forward
 from linkerd_proxy.tcp.transport_header import SendTransportHeader
 from linkerd_proxy.tls.identity import Identity
 from linkerd_proxy.tls.originate import Originate
 
-__all__ = ["asking", "dialling", "reaching"]
+__all__ = ["MeshPeer", "asking", "dialling", "leading", "reaching"]
 
 _LABELS: Mapping[str, str] = MappingProxyType({"direction": "outbound"})
+
+
+@dataclass(frozen=True, slots=True)
+class MeshPeer:
+    """A destination that is behind a proxy of the mesh.
+
+    Args:
+        identity: The name that its proxy must prove.
+        tagged_port: Where its proxy reads transport headers (Linkerd: 4143), or None for the destination's own port.
+    """
+
+    identity: str
+    tagged_port: int | None = 4143
 
 
 def asking(
@@ -93,3 +109,39 @@ def reaching(
     if identity is None:
         raise InvalidConfiguration(f"{peer} wants to know who connects: give the proxy an identity of its own")
     return counted | SendTransportHeader() | Originate(identity, alpn=(ALPN,)) | connect
+
+
+def leading(
+    identity: Identity | None,
+    peers: Mapping[str, MeshPeer],
+    *,
+    codec: CodecName = "auto",
+    connect_timeout: float = 1.0,
+    labels: Mapping[str, str] = _LABELS,
+) -> tuple[Stack[Exchange], Stack[Connection]]:
+    """Return the stacks that lead requests, and connections, to where they were going: ``peers`` by the mesh's ways.
+
+    Args:
+        identity: What the proxy proves to its peers.
+        peers: By destination, as :class:`~linkerd_proxy.tcp.destinations.Destinations` reads it.
+        codec: The library that parses HTTP/1.
+        connect_timeout: Seconds for each connection.
+        labels: For the metrics.
+
+    Raises:
+        InvalidConfiguration: if there are peers, but nothing to prove to them.
+    """
+    connect = Connect(timeout=connect_timeout)
+    plain = Metrics[Dial](labels) | connect
+    requests: Stack[Exchange] = OutboundHeaders() | Client(codec=codec) | plain
+    bytes_: Stack[Connection] = Forward() | plain
+    if not peers:
+        return requests, bytes_
+    aimed = {
+        where: reaching(Aim(peer.identity, peer.tagged_port), peer.identity, identity, connect, labels)
+        for where, peer in peers.items()
+    }
+    upgraded = Upgrade() | Client(protocol="h2", codec=codec, limits=BETWEEN_PROXIES)
+    asked = {where: OutboundHeaders(peers[where].identity) | upgraded | dial for where, dial in aimed.items()}
+    forwarded = {where: Forward() | dial for where, dial in aimed.items()}
+    return Destinations[Exchange](asked, requests), Destinations[Connection](forwarded, bytes_)

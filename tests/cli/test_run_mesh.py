@@ -185,3 +185,13 @@ async def test_half_a_configuration_in_the_environment_is_told(run_command):
     )
     assert done.status == 2
     assert "LINKERD2_PROXY_IDENTITY_LOCAL_NAME and LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS is not" in done.errors
+
+
+async def test_a_gateway_says_so_in_its_tree(command, identities):
+    gateway = ("--identity", str(identities / "api"), "--gateway-suffixes", "svc.west.example, east.example")
+    async with command("run", *SIDECAR, *gateway) as sidecar:
+        await sidecar.address("admin")
+        assert (
+            "GatewayRequests(identity='api.mesh.local', suffixes=('svc.west.example', 'east.example'))"
+            in sidecar.output
+        )
