@@ -56,13 +56,17 @@ def _shown(event: dict[str, object]) -> str:
     if kind == "dropped":
         return f"({event['count']} events dropped: this terminal is too slow, use --sample)"
     number = event.pop("id")
-    headers = event.pop("headers", [])
+    headers = [*_pairs(event.pop("headers", [])), *_pairs(event.pop("trailers", []))]
     if "after" in event:
         event["after"] = f"{float(str(event['after'])) * 1000:.1f}ms"
     fields = " ".join(f"{name}={_quoted(value)}" for name, value in event.items() if value != "")
     lines = [f"{kind:<8} id={number} {fields}"]
-    lines += [f"         {name}: {_quoted(value)}" for name, value in (headers if isinstance(headers, list) else [])]
+    lines += [f"         {name}: {_quoted(value)}" for name, value in headers]
     return "\n".join(lines)
+
+
+def _pairs(value: object) -> list[tuple[str, str]]:
+    return [(name, text) for name, text in value] if isinstance(value, list) else []
 
 
 def _quoted(value: object) -> str:

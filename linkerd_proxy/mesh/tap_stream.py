@@ -6,8 +6,6 @@ import json
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qs
 
-import trio
-
 from linkerd_proxy.core.message import Response, Streamed
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import InvalidConfiguration
@@ -40,20 +38,10 @@ async def stream_tap(exchange: Exchange) -> None:
 
 
 async def _lines(tap: OpenTap) -> AsyncIterator[bytes]:
-    dropped = 0
-    unfinished: set[int] = set()
-    while tap.left > 0 or unfinished:
-        found: list[bytes] = []
-        with trio.move_on_after(_ALIVE):
-            for event in await tap.receive():
-                line = as_json(event)
-                (unfinished.discard if line["event"] in {"end", "close"} else unfinished.add)(event.id)
-                found.append(json.dumps(line, separators=(",", ":")).encode())
-        if tap.dropped != dropped:
-            found.append(json.dumps({"event": "dropped", "count": tap.dropped - dropped}).encode())
-            dropped = tap.dropped
-            if tap.left <= 0:
-                unfinished.clear()  # their ends may be among what was dropped
+    async for events, dropped in tap.batches(_ALIVE):
+        found = [json.dumps(as_json(event), separators=(",", ":")).encode() for event in events]
+        if dropped:
+            found.append(json.dumps({"event": "dropped", "count": dropped}).encode())
         yield b"\n".join([*found, b""])
 
 

@@ -175,18 +175,18 @@ class _Watched:
     def end(self, error: str) -> None:
         response = self._response
         grpc_status = grpc_status_of(response) if response is not None and self._request.is_grpc else ""
-        _show(
-            self._taps,
-            ResponseEnded(
-                self._id,
-                response.status if response is not None else 0,
-                trio.current_time() - self._started,
-                _size(self._request.body),
-                _size(self._sent),
-                grpc_status,
-                error,
-            ),
+        sent = response.body.trailers if response is not None else None
+        how = (
+            self._id,
+            response.status if response is not None else 0,
+            trio.current_time() - self._started,
+            _size(self._request.body),
+            _size(self._sent),
+            grpc_status,
+            error,
         )
+        for tap in self._taps:
+            tap.push(ResponseEnded(*how, _fields(sent) if tap.headers and sent is not None else ()))
 
 
 class _Counted(Body):

@@ -59,6 +59,7 @@ class ResponseEnded:
     response_bytes: int
     grpc_status: str
     error: str
+    trailers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def as_json(event: TapEvent) -> dict[str, Any]:
         value = getattr(event, name)
         if name == "labels":
             found |= dict(value)
-        elif name == "headers":
+        elif name in {"headers", "trailers"}:
             if value:
                 found[name] = [list(pair) for pair in value]
         else:

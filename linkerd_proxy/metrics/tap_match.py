@@ -5,12 +5,25 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from linkerd_proxy.address import Address, AnyAddress
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["Match"]
+__all__ = ["Match", "Wanted"]
+
+
+class Wanted(Protocol):
+    """Says which requests and connections a tap wants."""
+
+    def exchange(self, exchange: Exchange, labels: Mapping[str, str]) -> bool:
+        """Whether an exchange is wanted, at a layer with these labels."""
+        ...
+
+    def connection(self, connection: Connection, labels: Mapping[str, str]) -> bool:
+        """Whether a connection is wanted, at a layer with these labels."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 import trio
 
 from linkerd_proxy.errors import InvalidConfiguration, Overloaded
 from linkerd_proxy.metrics.registry import Counter, current_registry
-from linkerd_proxy.metrics.tap_events import TapEvent
-from linkerd_proxy.metrics.tap_match import Match
+from linkerd_proxy.metrics.tap_events import ConnectionClosed, ResponseEnded, TapEvent
+from linkerd_proxy.metrics.tap_match import Wanted
 
 __all__ = ["BUFFER", "MAX_TAPS", "OpenTap", "Taps", "current_taps"]
 
@@ -26,12 +26,13 @@ MAX_TAPS = 16
 class OpenTap:
     """One open tap. Made by :meth:`Taps.open`."""
 
-    __slots__ = ("_arrived", "_chance", "_drops", "_events", "dropped", "headers", "left", "match", "sample")
+    __slots__ = ("_arrived", "_chance", "_drops", "_events", "_unfinished", "dropped", "headers", "left", "match",
+                 "sample")  # fmt: skip
 
     def __init__(
-        self, match: Match, limit: int, sample: float, headers: bool, chance: random.Random, drops: Counter
+        self, match: Wanted, limit: int, sample: float, headers: bool, chance: random.Random, drops: Counter
     ) -> None:
-        self.match: Match = match
+        self.match: Wanted = match
         self.left: int = limit
         """How many more exchanges and connections it takes."""
         self.sample: float = sample
@@ -41,6 +42,7 @@ class OpenTap:
         self._chance = chance
         self._drops = drops
         self._events: deque[TapEvent] = deque()
+        self._unfinished = 0
         self._arrived = trio.Event()
 
     def takes(self) -> bool:
@@ -48,10 +50,13 @@ class OpenTap:
         if self.left <= 0 or (self.sample < 1 and self._chance.random() >= self.sample):
             return False
         self.left -= 1
+        self._unfinished += 1
         return True
 
     def push(self, event: TapEvent) -> None:
         """Put an event where the reader finds it. Never waits: a request is not to be late for being looked at."""
+        if isinstance(event, ResponseEnded | ConnectionClosed):
+            self._unfinished -= 1  # dropped or not: nothing more of it comes
         if len(self._events) >= BUFFER:
             self.dropped += 1
             self._drops.value += 1
@@ -68,6 +73,20 @@ class OpenTap:
         events = list(self._events)
         self._events.clear()
         return events
+
+    async def batches(self, silence: float) -> AsyncIterator[tuple[list[TapEvent], int]]:
+        """Yield the events that there are and how many were dropped before them, until what it took has ended.
+
+        Args:
+            silence: Seconds without events after which a batch without any is yielded.
+        """
+        dropped = 0
+        while self.left > 0 or self._unfinished or self._events:
+            events: list[TapEvent] = []
+            with trio.move_on_after(silence):
+                events = await self.receive()
+            lost, dropped = self.dropped - dropped, self.dropped
+            yield events, lost
 
     def __repr__(self) -> str:
         return f"<OpenTap of {self.match}, {len(self._events)} events wait, {self.dropped} dropped>"
@@ -93,7 +112,7 @@ class Taps:
     @contextmanager
     def open(
         self,
-        match: Match,
+        match: Wanted,
         *,
         limit: int = 1_000_000,
         sample: float = 1.0,
