@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import trio
-
 from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.backoff import Backoff
 from linkerd_proxy.core.stack import Service, Stack, opened
@@ -26,7 +24,7 @@ from linkerd_proxy.tls.identity import Credentials, Identity, LiveIdentity
 from linkerd_proxy.tls.leaf import general_name
 from linkerd_proxy.tls.names import problem_of
 from linkerd_proxy.tls.private import read_file
-from linkerd_proxy.tls.renewal import Renewal, Reported
+from linkerd_proxy.tls.renewal import RETRY, Renewal, Reported
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Certify"]
 
 _RENEWAL = Renewal()
-_RETRY = Backoff(1.0, 30.0, 0.5)  # own figures; Linkerd tries again after 10 s
 _TIMEOUT = 10.0  # seconds for one attempt; own figure
 _PEM = "-----BEGIN"
 CSR = "csr.der"
@@ -85,7 +82,7 @@ class Certify(Identity):
     renew_via: Callable[[Identity], Stack[Exchange]] | None = None
     directory: str | None = None
     renewal: Renewal = _RENEWAL
-    retry: Backoff = _RETRY
+    retry: Backoff = RETRY
     authority: str = "identity"
     now: Callable[[], datetime] = field(default=_utc_now, repr=False, compare=False)
     dice: random.Random = field(default_factory=random.Random, repr=False, compare=False)
@@ -104,7 +101,7 @@ class Certify(Identity):
             yield live
 
     async def _run(self, live: LiveIdentity) -> None:
-        reported = Reported(live)
+        reported = Reported(live, self.retry, self.dice)
         async with opened(self.via) as service:
             until = await self._insist(live, reported, service, None)
             if self.renew_via is None:
@@ -122,23 +119,19 @@ class Certify(Identity):
         until: datetime,
     ) -> None:
         while True:
-            await trio.sleep(self.renewal.seconds(until, self.now()))
+            await self.renewal.wait(until, self.now)
             until = await self._insist(live, reported, service, again)
 
     async def _insist(
         self, live: LiveIdentity, reported: Reported, service: Service[Exchange], again: Service[Exchange] | None
     ) -> datetime:
         """Try until there is a certificate, publish it, and return until when it is good."""
-        failures = 0
         while True:
             proved = again is not None and live.is_valid(self.now())
             try:
                 credentials, until = await self._obtain(again if again is not None and proved else service, not proved)
             except (GrpcError, InvalidConfiguration, Unusable) as error:
-                failures += 1
-                wait = self.retry.seconds(failures, self.dice)
-                reported.failed(error, wait, self.now())
-                await trio.sleep(wait)
+                await reported.wait_after(error, self.now())
             else:
                 reported.publish(credentials, self.now())
                 return until

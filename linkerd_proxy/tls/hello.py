@@ -34,6 +34,10 @@ class Heard:
 async def hear(stream: trio.abc.HalfCloseableStream) -> Heard:
     """Receive until it is certain whether the bytes are a ClientHello, and not one byte longer.
 
+    Raises:
+        trio.BrokenResourceError: if the connection broke after some of them. One that broke before the first byte has
+            none, as one that ended.
+
     Cancelled, it keeps what it has received: the stream is good for nothing but closing.
     """
     data = bytearray()
@@ -43,7 +47,12 @@ async def hear(stream: trio.abc.HalfCloseableStream) -> Heard:
     reader = ClientHelloReader()
     verdict = reader.feed(bytes(data)) if data else None
     while verdict is None:
-        received = await stream.receive_some(MAX_BYTES - len(data))
+        try:
+            received = await stream.receive_some(MAX_BYTES - len(data))
+        except trio.BrokenResourceError:
+            if data:
+                raise
+            break
         if not received:
             break
         data += received

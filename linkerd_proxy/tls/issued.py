@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import logging
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from typing import Protocol
 
-import trio
-
 from linkerd_proxy.core.background import open_background
+from linkerd_proxy.core.backoff import Backoff
 from linkerd_proxy.errors import InvalidConfiguration, NoCredentials
 from linkerd_proxy.tls.authority import LEAF_LIFETIME, Authority
 from linkerd_proxy.tls.identity import Credentials, Identity, LiveIdentity
+from linkerd_proxy.tls.renewal import RETRY, Renewal, Reported
 
 __all__ = ["Issued", "Issuer"]
 
-logger: logging.Logger = logging.getLogger("linkerd_proxy")
-
-_SHARE = 0.7  # of the lifetime, as Linkerd's proxies renew
-_LOOK = 60.0  # seconds: a host that was asleep has a wall clock that went on without Trio's
-_RETRY = 10.0  # seconds after a failure (Linkerd's shortest refresh)
+_RENEWAL = Renewal()
 
 
 class Issuer(Protocol):
@@ -46,12 +43,15 @@ class Issuer(Protocol):
 class Issued(Identity):
     """An identity from an authority in the same process: for demonstrations, tests, and the authority's own server.
 
-    Each renewal has a new key. Where it fails, the credentials stay as they are, and it is tried again every 10 s.
+    Each renewal has a new key. Where it fails, the credentials stay as they are, and it is tried again.
 
     Args:
         authority: Who issues it. Another key or other anchors of its renew the identity within a minute.
         name: Its name.
-        lifetime: Seconds that each certificate is valid; it is renewed after 70 % of them.
+        lifetime: Seconds that each certificate is valid.
+        renewal: When to renew.
+        retry: How long to wait after attempts that failed.
+        dice: For the jitter, for tests.
 
     Raises:
         InvalidConfiguration: when opened, if the authority may not issue this.
@@ -61,35 +61,35 @@ class Issued(Identity):
     authority: Issuer
     name: str
     lifetime: float = LEAF_LIFETIME
+    renewal: Renewal = _RENEWAL
+    retry: Backoff = RETRY
+    dice: random.Random = field(default_factory=random.Random, repr=False, compare=False)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[LiveIdentity]:
         """Issue the first certificate, and yield the identity."""
         issuer = self.authority.current()
-        live = LiveIdentity(self.name, self.authority.issue(self.name, lifetime=self.lifetime))
+        live = LiveIdentity(self.name)
+        credentials = self.authority.issue(self.name, lifetime=self.lifetime)
+        reported = Reported(live, self.retry, self.dice)
+        reported.publish(credentials, self.authority.now())
         async with open_background() as nursery:
-            nursery.start_soon(self._renew, live, issuer)
+            nursery.start_soon(self._renew, live, reported, issuer)
             yield live
 
-    async def _renew(self, live: LiveIdentity, issuer: Authority) -> None:
+    async def _renew(self, live: LiveIdentity, reported: Reported, issuer: Authority) -> None:
+        now = self.authority.now
         while True:
-            await self._wait(live.require(), issuer)
+            await self.renewal.wait(live.require().not_after, now, partial(self._is_other, issuer))
             issuer = self.authority.current()
             while True:
                 try:
-                    live.publish(self.authority.issue(self.name, lifetime=self.lifetime))
-                    break
+                    credentials = self.authority.issue(self.name, lifetime=self.lifetime)
                 except (InvalidConfiguration, NoCredentials) as error:
-                    logger.error("%s can't be renewed, trying again in %g s: %s", self.name, _RETRY, error)
-                    await trio.sleep(_RETRY)
+                    await reported.wait_after(error, now())
+                else:
+                    reported.publish(credentials, now())
+                    break
 
-    async def _wait(self, credentials: Credentials, issuer: Authority) -> None:
-        now = self.authority.now
-        # Of what is left, not from its beginning: that lies a minute back. And a certificate that its own issuer's end
-        # cuts short must not be made anew again and again.
-        due = now() + max((credentials.not_after - now()) * _SHARE, timedelta(seconds=min(_RETRY, self.lifetime / 2)))
-        while self.authority.current() is issuer:
-            left = (due - now()) / timedelta(seconds=1)
-            if left <= 0:
-                return
-            await trio.sleep(min(left, _LOOK))
+    def _is_other(self, issuer: Authority) -> bool:
+        return self.authority.current() is not issuer

@@ -46,6 +46,7 @@ class Terminate(Layer[Connection, Connection]):
     TLS for this proxy    ``tls`` tells the peer's identity, SNI and ALPN; ``protocol`` is open again
     TLS for others        ``tls`` is None, ``sni`` the name asked for, ``protocol`` is ``opaque``, all bytes there
     no ClientHello        ``tls`` and ``sni`` are None, ``protocol`` is as it was, all bytes there
+    no bytes at all       the same, unless an identity is required: then nothing is served, and nothing logged
     ====================  ========================================================================================
 
     Args:
@@ -144,7 +145,7 @@ class _Terminator:
         self._metrics = HandshakeMetrics("server")
         self._passed = {
             why: registry.counter("tls_passed_total", "Connections that were not decrypted, by why", why=why)
-            for why in ("foreign_sni", "plaintext")
+            for why in ("foreign_sni", "plaintext", "eof")
         }
 
     async def serve(self, connection: Connection) -> None:
@@ -155,7 +156,12 @@ class _Terminator:
             await take_leave(stream)  # not after a failure: what the client got must not look whole
             return
         hello = heard.hello
-        if hello is not None:
+        if not heard.data:  # a probe or a scan: nobody to serve, and no failure either
+            self._passed["eof"].value += 1
+            if self._config.require_identity:
+                return
+            passed = connection.with_stream(heard.put_back())
+        elif hello is not None:
             self._passed["foreign_sni"].value += 1
             passed = replace(connection, stream=heard.put_back(), sni=hello.server_name, protocol="opaque")
         else:

@@ -117,8 +117,8 @@ async def test_it_is_renewed_at_70_percent_of_its_life_with_another_key(autojump
     assert first.key.public_key() != second.key.public_key()
 
 
-@pytest.mark.parametrize(("lifetime", "wait"), [(11, 10), (30 * 86400, 86400)])
-async def test_renewals_are_at_least_10_s_and_at_most_a_day_apart(autojump_clock, server, lifetime, wait):
+@pytest.mark.parametrize(("lifetime", "wait"), [(11, 7.7), (30 * 86400, 86400)])
+async def test_renewals_are_at_70_percent_and_at_most_a_day_apart(autojump_clock, server, lifetime, wait):
     server.lifetime = lifetime
     async with server.identity().open() as live:
         await live.wait_changed()
@@ -359,10 +359,10 @@ async def test_the_metrics_tell_of_renewals(autojump_clock, server):
         credentials = await live.wait_changed()
         server.failing = GrpcError(GrpcStatus.UNAVAILABLE, "down")
         await trio.sleep(702)
-    value = registry.gauge("identity_cert_expiration_timestamp_seconds", "").value
+    value = registry.gauge("control_identity_cert_expiration_timestamp_seconds", "").value
     assert value == credentials.not_after.timestamp()
-    assert registry.counter("identity_cert_refreshes_total", "", result="ok").value == 1
-    assert registry.counter("identity_cert_refreshes_total", "", result="error").value >= 1
+    assert registry.counter("control_identity_cert_refreshes_total", "", result="ok").value == 1
+    assert registry.counter("control_identity_cert_refreshes_total", "", result="error").value >= 1
 
 
 async def test_stacks_that_name_one_identity_share_it(autojump_clock, server):

@@ -21,7 +21,7 @@ def write(directory, issuer, leaf):
 
 
 def refreshes(result):
-    return current_registry().counter("identity_cert_refreshes_total", "", result=result).value
+    return current_registry().counter("control_identity_cert_refreshes_total", "", result=result).value
 
 
 async def test_reads_whom_it_is_from_the_certificate(issuer, tmp_path):

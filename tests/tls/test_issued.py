@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trio
 
+from linkerd_proxy.core.backoff import Backoff
 from linkerd_proxy.core.shared import hosting, shared
 from linkerd_proxy.errors import InvalidConfiguration, NoCredentials
+from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.tls.authority import Authority
 from linkerd_proxy.tls.issued import Issued
 from linkerd_proxy.tls.store import ISSUER, create_store, key_pem, to_pem
@@ -61,18 +63,34 @@ async def test_a_host_that_slept_renews_within_a_minute(autojump_clock, clock):
         assert trio.current_time() - start <= 60
 
 
-async def test_while_its_authority_has_expired_it_keeps_what_it_has(autojump_clock, clock, caplog):
+async def test_while_its_authority_has_expired_it_keeps_what_it_has_and_tries_less_often(autojump_clock, clock, caplog):
     authority = Authority.create("mesh.local", lifetime=3600, now=clock)
-    async with Issued(authority, "web.mesh.local").open() as live:
+    identity = Issued(authority, "web.mesh.local", retry=Backoff(1.0, 30.0))
+    async with identity.open() as live:
         await trio.sleep(4000)
         last = live.require()
         assert last.not_after < clock()
         before = len(caplog.records)
-        await trio.sleep(100)
+        await trio.sleep(120)
         assert live.credentials is last
-    assert len(caplog.records) - before == 10
-    assert "web.mesh.local can't be renewed, trying again in 10 s" in caplog.text
+    assert len(caplog.records) - before == 4
+    assert "no new certificate for web.mesh.local: " in caplog.text
+    assert "trying again in 30 s" in caplog.text
     assert "authority init" in caplog.text
+
+
+async def test_its_metrics_are_those_of_any_identity(autojump_clock, clock):
+    registry = current_registry()
+    authority = Authority.create("mesh.local", lifetime=3600, now=clock)
+    async with Issued(authority, "web.mesh.local").open() as live:
+        assert registry.counter("control_identity_cert_refreshes_total", "", result="ok").value == 1
+        expiration = registry.gauge("control_identity_cert_expiration_timestamp_seconds", "")
+        assert expiration.value == live.require().not_after.timestamp()
+        refreshed = registry.gauge("control_identity_cert_refresh_timestamp_seconds", "")
+        assert refreshed.value == clock().timestamp()
+        await trio.sleep(4000)
+        assert registry.counter("control_identity_cert_refreshes_total", "", result="ok").value > 1
+        assert registry.counter("control_identity_cert_refreshes_total", "", result="error").value > 1
 
 
 async def test_what_may_not_be_issued_does_not_open(autojump_clock, clock):

@@ -211,6 +211,28 @@ async def test_nothing_passes_through_where_an_identity_is_required(web):
             assert caught.value.reason == "no_certificate"
 
 
+@pytest.mark.parametrize("how", ["eof", "reset"])
+@pytest.mark.parametrize("required", [False, True])
+async def test_a_client_that_leaves_without_a_byte_is_no_failure(web, how, required, caplog):
+    ours, connection = memory_connection()
+    if how == "eof":
+        await ours.send_eof()
+    else:
+        await ours.aclose()
+    served = []
+
+    async def see(connection):
+        served.append(connection)
+
+    async with Terminate(web, require_identity=required).open(see) as serve:
+        await serve(connection)
+    assert len(served) == (not required)
+    assert failures("server") == {}
+    assert caplog.records == []
+    assert current_registry().counter("tls_passed_total", "", why="eof").value == 1
+    assert current_registry().counter("tls_passed_total", "", why="plaintext").value == 0
+
+
 @pytest.mark.parametrize("begun", [b"", b"\x16", "hello"])
 async def test_a_client_that_stalls_is_given_up(web, autojump_clock, begun):
     ours, connection = memory_connection()
