@@ -11,6 +11,7 @@ import trio
 from typing_extensions import TypeVar
 
 from linkerd_proxy.core.background import open_background, unwrapped
+from linkerd_proxy.core.describe import constructor_call
 
 __all__ = ["Resource", "hosting", "shared"]
 
@@ -29,6 +30,9 @@ class Resource(Generic[T]):
     def open(self) -> AbstractAsyncContextManager[T]:
         """Return a context manager that yields the live thing. Layers use :func:`shared`."""
         raise NotImplementedError(f"{type(self).__name__} does not define open()")
+
+    def __repr__(self) -> str:
+        return constructor_call(self)
 
 
 class _Host:

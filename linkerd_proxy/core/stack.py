@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import MISSING, FrozenInstanceError, dataclass, fields, is_dataclass
+from dataclasses import FrozenInstanceError, dataclass
 from typing import Any, Generic, TypeAlias, cast, overload
 
 import trio
 from typing_extensions import TypeVar
 
+from linkerd_proxy.core.describe import constructor_call
 from linkerd_proxy.core.ready import Ready, announce_ready, hearing_ready
 from linkerd_proxy.core.shared import hosting
 
@@ -84,7 +85,7 @@ class Layer(_Frozen, Generic[A, B]):
         return NotImplemented
 
     def __repr__(self) -> str:
-        return _constructor_call(self)
+        return constructor_call(self)
 
     def __str__(self) -> str:
         return "\n".join(_draw(_layers(self)))
@@ -112,7 +113,7 @@ class Stack(_Frozen, Generic[A]):
         return repr(self)
 
     def __repr__(self) -> str:
-        return _constructor_call(self)
+        return constructor_call(self)
 
     def __str__(self) -> str:
         return "\n".join(_draw((self,)))
@@ -223,19 +224,6 @@ async def opened(stack: Stack[A]) -> AsyncIterator[Service[A]]:
 
 
 # --- drawing -----------------------------------------------------------------------------------
-
-
-def _constructor_call(layer: object) -> str:
-    """Return the call that makes a dataclass, without what is as by default: what a layer says with ``repr=False``."""
-    arguments: list[str] = []
-    for field in fields(layer) if is_dataclass(layer) else ():
-        value = getattr(layer, field.name)
-        default = field.default if field.default_factory is MISSING else field.default_factory()
-        if default is MISSING and not field.kw_only:
-            arguments.append(repr(value))
-        elif value != default and field.repr:
-            arguments.append(f"{field.name}={value!r}")
-    return f"{type(layer).__name__}({', '.join(arguments)})"
 
 
 def _draw(nodes: Sequence[Layer[Any, Any] | Stack[Any]]) -> list[str]:

@@ -71,7 +71,7 @@ class EndpointsDocument:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class EndpointsFile(Resolve):
     """Endpoints from a JSON or YAML file (YAML: extra ``config``), read again whenever it changes.
 

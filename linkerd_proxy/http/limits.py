@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["Limits", "described"]
+__all__ = ["Limits", "described", "named"]
 
 _KIB = 1024
 
@@ -149,8 +149,19 @@ class Limits:
                 raise InvalidConfiguration(f"Limits({name}={value!r}) is negative: give 0 or more")
 
     def __repr__(self) -> str:
+        if self in _NAMED:
+            return _NAMED[self]
         changed = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
         return f"Limits({', '.join(changed)})"
+
+
+_NAMED: dict[Limits, str] = {}
+
+
+def named(name: str, limits: Limits) -> Limits:
+    """Let limits that are a constant show themselves by its name."""
+    _NAMED[limits] = name
+    return limits
 
 
 def described(name: str, **values: tuple[object, object]) -> str:

@@ -12,7 +12,7 @@ from linkerd_proxy.core.message import HttpVersion, Request, Response
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange, Respond
 from linkerd_proxy.headers import Headers, RawHeaders
-from linkerd_proxy.http.limits import Limits
+from linkerd_proxy.http.limits import Limits, named
 
 __all__ = ["BETWEEN_PROXIES", "ORIG_PROTO", "PROXY_CONNECTION", "Downgrade", "Upgrade"]
 
@@ -23,16 +23,19 @@ PROXY_CONNECTION = b"l5d-proxy-connection"
 
 _STREAMS = 1000
 _DEFAULT = Limits()
-BETWEEN_PROXIES = Limits(
-    max_head=_DEFAULT.max_head + 32 * _DEFAULT.max_fields + 1024,
-    max_fields=_DEFAULT.max_fields + 16,
-    h2_max_streams=_STREAMS,
-    h2_connection_window=_STREAMS * 65_535,
-    h2_resets_per_second=10_000.0,
-    h2_early_resets=100_000,
-    h2_own_resets=100_000,
-    h2_max_glitches=100_000,
-    h2_max_streams_total=1_000_000,
+BETWEEN_PROXIES = named(
+    "BETWEEN_PROXIES",
+    Limits(
+        max_head=_DEFAULT.max_head + 32 * _DEFAULT.max_fields + 1024,
+        max_fields=_DEFAULT.max_fields + 16,
+        h2_max_streams=_STREAMS,
+        h2_connection_window=_STREAMS * 65_535,
+        h2_resets_per_second=10_000.0,
+        h2_early_resets=100_000,
+        h2_own_resets=100_000,
+        h2_max_glitches=100_000,
+        h2_max_streams_total=1_000_000,
+    ),
 )
 """Limits for connections that carry the requests of many clients: what one of them does is no fault of the peer's.
 

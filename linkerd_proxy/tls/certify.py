@@ -43,7 +43,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Certify(Identity):
     """An identity whose certificates come from an authority: Linkerd's own flow, ``identity.Identity/Certify``.
 

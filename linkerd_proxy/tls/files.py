@@ -26,7 +26,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Files(Identity):
     """Reads ``cert.pem`` (the leaf, then intermediates), ``key.pem`` and ``ca.pem`` (the trust anchors) of a directory.
 

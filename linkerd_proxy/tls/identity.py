@@ -106,7 +106,7 @@ class Identity(Resource[LiveIdentity]):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Given(Identity):
     """An identity that is in memory already and never renewed: for tests and applications with their CA."""
 

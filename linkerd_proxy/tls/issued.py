@@ -39,7 +39,7 @@ class Issuer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Issued(Identity):
     """An identity from an authority in the same process: for demonstrations, tests, and the authority's own server.
 

@@ -40,7 +40,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Spiffe(Identity):
     """An identity that a SPIFFE Workload API (SPIRE's agent, for one) hands out, and keeps handing out.
 
