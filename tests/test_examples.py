@@ -104,6 +104,14 @@ async def test_detect_sends_http_and_the_rest_to_different_places():
         assert await ask(port, b"no http at all\n") == b"no http at all\n"
 
 
+async def test_mesh_asks_over_mutual_tls():
+    async with example("handler") as (_, web, _), example("mesh", f"127.0.0.1:{web}") as (_, port, said):
+        answer = await get(port, "/four")
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"/four" in answer
+        assert "Originate(" in said
+
+
 async def test_reverse_http_routes_and_explains_failures():
     async with (
         example("handler") as (website, web, _),

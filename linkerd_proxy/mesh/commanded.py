@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from linkerd_proxy.address import parse_address
 from linkerd_proxy.core.stack import Stack
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.detect.detect import OPAQUE_PORTS
@@ -17,6 +16,7 @@ from linkerd_proxy.mesh.outbound import outbound
 from linkerd_proxy.mesh.peer import MeshPeer
 from linkerd_proxy.mesh.reverse import reverse_proxy
 from linkerd_proxy.mesh.sidecar import Sidecar
+from linkerd_proxy.tcp.destinations import parse_destination
 
 __all__ = ["app_address", "parse_peer", "parse_ports", "reverse", "sidecar"]
 
@@ -158,8 +158,7 @@ def parse_peer(text: str) -> tuple[str, MeshPeer]:
         raise InvalidConfiguration(
             f"{text!r} is no peer: give DESTINATION=IDENTITY, as in 10.0.0.5:8080=web.mesh.local"
         )
-    if ":" in where.rpartition("]")[2]:
-        parse_address(where)
+    parse_destination(where)
     return where, MeshPeer(name, int(port) if at else 4143)
 
 

@@ -15,7 +15,7 @@ from linkerd_proxy.core.stack import Service, Stack, opened
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["Destinations"]
+__all__ = ["Destinations", "parse_destination"]
 
 W = TypeVar("W", bound=Connection | Exchange, default=Connection)
 
@@ -39,7 +39,7 @@ class Destinations(Stack[W], Generic[W]):
     def __post_init__(self) -> None:
         seen: dict[_Key, str] = {}
         for text in self.table:
-            key = _parsed(text)
+            key = parse_destination(text)
             if key in seen:
                 raise InvalidConfiguration(f"Destinations has {seen[key]!r} and {text!r}, which are the same: keep one")
             seen[key] = text
@@ -50,7 +50,7 @@ class Destinations(Stack[W], Generic[W]):
         async with AsyncExitStack() as exits:
             services: dict[_Key, Service[W]] = {}
             for text, branch in self.table.items():
-                services[_parsed(text)] = await exits.enter_async_context(opened(branch))
+                services[parse_destination(text)] = await exits.enter_async_context(opened(branch))
             otherwise = await exits.enter_async_context(opened(self.otherwise))
 
             def service(work: W) -> Awaitable[None]:
@@ -74,7 +74,12 @@ def _found(table: Mapping[_Key, Service[W]], address: AnyAddress | None, otherwi
     return table.get((address.host, address.port)) or table.get((address.host, None)) or otherwise
 
 
-def _parsed(text: str) -> _Key:
+def parse_destination(text: str) -> tuple[str, int | None]:
+    """Read ``host:port``, or an IP address alone, whose port is then None.
+
+    Raises:
+        InvalidConfiguration: if it is neither.
+    """
     try:
         return str(ipaddress.ip_address(text)), None
     except ValueError:

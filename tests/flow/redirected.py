@@ -136,4 +136,5 @@ async def main(tool: str) -> None:
     tell("removed twice:", "no trace" if rules(tool) == before else rules(tool))
 
 
-trio.run(main, sys.argv[1])
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1])

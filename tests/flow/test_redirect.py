@@ -93,3 +93,20 @@ def test_applied_rules_capture_all_but_the_proxys_own_and_removed_they_leave_no_
     assert done.stdout.splitlines() == [
         "applied twice: the same", *told, "removed: no trace", "removed twice: no trace"
     ]  # fmt: skip
+
+
+def test_two_hosts_whose_traffic_is_captured_are_a_mesh_that_no_program_knows_of():
+    missing = [name for name in ("unshare", "ip", "nft") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}: apt install util-linux iproute2 nftables")
+    possible = "nft add table inet t\nnft 'add chain inet t c { type nat hook output priority -100; }'\n"
+    if os.geteuid() != 0 or (tried := in_namespace(f"{possible}ip link add one type veth peer name other")).returncode:
+        pytest.skip(f"needs root and nat rules: {tried.stderr.strip() if os.geteuid() == 0 else 'run as root'}")
+    done = in_namespace(f"exec '{sys.executable}' '{Path(__file__).with_name('captured.py')}'")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = []
+    for version in (4, 6):
+        told.append(f"{version} http: what nobody else shall read l5d-client-id: web.mesh.local")
+        told.append(f"{version} server first: what nobody else shall read")
+    assert done.stdout.splitlines() == [*told, "packets: some in the clear: 0", "ended: 0", "ended: 0"]
+    assert "BUG" not in done.stderr

@@ -19,6 +19,7 @@ def test_an_application_that_is_a_port_is_on_this_host(text, address):
     [
         ("10.0.0.5:80=web.mesh.local", "10.0.0.5:80", MeshPeer("web.mesh.local", 4143)),
         ("10.0.0.5=web.mesh.local@8443", "10.0.0.5", MeshPeer("web.mesh.local", 8443)),
+        ("2001:db8::1=web.mesh.local", "2001:db8::1", MeshPeer("web.mesh.local", 4143)),
         ("[2001:db8::1]:80=spiffe://mesh.local/web", "[2001:db8::1]:80", MeshPeer("spiffe://mesh.local/web", 4143)),
     ],
 )
