@@ -291,7 +291,7 @@ async def test_workers_serve_and_drain():
 
 async def test_grpc_call_is_answered():
     async with example("grpc_call") as (process, _, said):
-        while "reply" not in said:
+        while "reply" not in said or not said.endswith("\n"):
             said += (await process.stdout.receive_some()).decode()
         assert said.endswith("reply: hello you hello you hello you \n")
 
