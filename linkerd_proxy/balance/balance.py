@@ -17,9 +17,10 @@ from linkerd_proxy.balance.balancer import Balancer
 from linkerd_proxy.balance.breaker import Breaker, Reason
 from linkerd_proxy.balance.flight import Classify
 from linkerd_proxy.balance.picks import P2c, Pick, Picker
-from linkerd_proxy.balance.pool import Pool, Tuning
+from linkerd_proxy.balance.pool import Pool
 from linkerd_proxy.balance.queue import Queue
 from linkerd_proxy.balance.statistics import current_balancers
+from linkerd_proxy.balance.tuning import Tuning
 from linkerd_proxy.balance.zones import Zoned
 from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.backoff import Backoff
@@ -48,6 +49,9 @@ class Balance(Stack[A]):
     Work waits until an endpoint is ready. One that can't be reached is taken out, and its work, of which nothing was
     sent, goes to another (exchanges and dials; a ``Connection`` can't be handed on: put ``Forward()`` outside).
     After a backoff one piece of work is its probe. The breaker does the same for bad answers.
+
+    Inside ``Retry`` or ``Hedge`` a further try goes to an endpoint where those before it have not been, if it can,
+    and a probe is a request that can be tried again, if one comes within a second.
 
     Args:
         resolve: Where the endpoints become known: ``Static(...)``, ``Dns(...)``, ``EndpointsFile(...)``.

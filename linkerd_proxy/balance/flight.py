@@ -10,6 +10,7 @@ import trio
 from linkerd_proxy.balance.breaker import Outcome
 from linkerd_proxy.balance.hints import retry_after_of
 from linkerd_proxy.balance.replica import Replica
+from linkerd_proxy.core.attempt import current_attempt
 from linkerd_proxy.core.classify import Verdict, grpc_status_of
 from linkerd_proxy.core.message import Response
 from linkerd_proxy.core.notes import current_notes
@@ -156,6 +157,9 @@ class ExchangeFlight(Flight):
 
     def __init__(self, pool: Pool[Any], replica: Replica[Any], now: float, exchange: Exchange) -> None:
         super().__init__(pool, replica, now)
+        attempt = current_attempt()
+        if attempt is not None and replica.endpoint.address not in attempt.tried:
+            attempt.tried.append(replica.endpoint.address)
         self.exchange = exchange
         self.send: Respond = exchange.respond
         notes = current_notes()

@@ -13,19 +13,21 @@ import trio
 from typing_extensions import TypeVar
 
 from linkerd_proxy.address import AnyAddress
-from linkerd_proxy.balance.breaker import Accrual, Breaker, Outcome, Reason
+from linkerd_proxy.balance.again import choose_elsewhere, choose_probe
+from linkerd_proxy.balance.breaker import Accrual, Outcome, Reason
 from linkerd_proxy.balance.ewma import PeakEwma
 from linkerd_proxy.balance.flight import Classify, Flight
-from linkerd_proxy.balance.picks import P2c, Picker
+from linkerd_proxy.balance.picks import Picker
 from linkerd_proxy.balance.queue import Queue
 from linkerd_proxy.balance.replica import Replica, Tally
 from linkerd_proxy.balance.states import TRANSITIONS, Event
+from linkerd_proxy.balance.tuning import Tuning
+from linkerd_proxy.core.attempt import Attempt, current_attempt
 from linkerd_proxy.core.background import unwrapped
-from linkerd_proxy.core.backoff import Backoff
 from linkerd_proxy.core.endpoint import Add, Endpoint, Gone, Remove, Reset, Update
 from linkerd_proxy.core.stack import Stack, opened
 
-__all__ = ["Pool", "Tuning"]
+__all__ = ["Pool"]
 
 logger: logging.Logger = logging.getLogger("linkerd_proxy")
 
@@ -34,32 +36,6 @@ A = TypeVar("A")
 _BLIND_PROBE = 5.0  # seconds that a connection must last to pass as a probe: own figure
 _OUT = frozenset({"out", "probation", "probing"})
 _DRAWS = 4  # how often an endpoint in slow start may give way
-
-
-class Tuning:
-    """What a pool is told once: how endpoints are measured, ejected and taken back."""
-
-    __slots__ = ("breaker", "classify", "connect_backoff", "measure", "slow_start", "zone")
-
-    def __init__(
-        self,
-        *,
-        measure: P2c,
-        breaker: Breaker | None,
-        connect_backoff: Backoff,
-        classify: Classify,
-        zone: str,
-        slow_start: float,
-    ) -> None:
-        self.measure = measure
-        self.breaker = breaker
-        self.connect_backoff = connect_backoff
-        self.classify = classify
-        self.zone = zone
-        self.slow_start = slow_start
-
-    def __repr__(self) -> str:
-        return f"<Tuning {self.measure}, {self.breaker}>"
 
 
 class Pool(Generic[A]):
@@ -123,8 +99,8 @@ class Pool(Generic[A]):
         self.replicas: dict[AnyAddress, Replica[A]] = {}
         self.leaving: set[Replica[A]] = set()
         """Those that discovery removed and that have work in flight."""
-        self.probation: dict[Replica[A], None] = {}
-        """Those that wait for a probe, longest first."""
+        self.probation: dict[Replica[A], float] = {}
+        """Those that wait for a probe, longest first, and since when."""
         self.gone: str | None = None
         """Why the name does not exist, if it does not."""
 
@@ -215,7 +191,7 @@ class Pool(Generic[A]):
                 self.picker.add(replica)
                 self.queue.open()
             elif new == "probation":
-                self.probation[replica] = None
+                self.probation[replica] = trio.current_time()
                 self.queue.open_once()
         changed, replica.changed = replica.changed, trio.Event()
         changed.set()
@@ -295,17 +271,26 @@ class Pool(Generic[A]):
 
     def pick_again(self, work: A, now: float) -> Replica[A] | None:
         """Return another endpoint for work that met one which could not be reached: once is enough, so no probe."""
-        replica = self.picker.pick(work, now)
+        replica = self._fresh(self.picker.pick(work, now), current_attempt(), now)
         return replica if replica is not None else next(iter(self.probation), None)
 
     def pick(self, work: A, now: float) -> Replica[A] | None:
         """Return the endpoint for a piece of work, or None if there is none at the moment."""
-        if self.probation:  # whoever comes first is the probe: without one, nobody learns that it is well again
-            return next(iter(self.probation))
+        attempt = current_attempt()
+        if self.probation:
+            probed = choose_probe(self.probation, attempt, self._ready, now)
+            if probed is not None:
+                return probed
         replica = self.picker.pick(work, now)
         if replica is not None and replica.warm_at > now:
-            return self._cool(replica, work, now)
-        return replica
+            replica = self._cool(replica, work, now)
+        return self._fresh(replica, attempt, now)
+
+    def _fresh(self, replica: Replica[A] | None, attempt: Attempt | None, now: float) -> Replica[A] | None:
+        """Return the endpoint, or one where the work's earlier tries have not been if there is one."""
+        if replica is None or attempt is None or replica.endpoint.address not in attempt.tried:
+            return replica
+        return choose_elsewhere(self.replicas.values(), attempt.tried, now, self._dice) or replica
 
     def _cool(self, replica: Replica[A], work: A, now: float) -> Replica[A]:
         """Let an endpoint that is new take less than its share: from a tenth of it, growing with time (as in Envoy)."""

@@ -13,6 +13,7 @@ from linkerd_proxy.errors import (
     FailFast,
     IdleTimeout,
     InvalidConfiguration,
+    ResponseTimeout,
     UpstreamClosed,
     UpstreamProtocolError,
     UpstreamReset,
@@ -26,7 +27,15 @@ __all__ = ["BROKEN", "UNSENT", "Plan", "names_retries", "without_retry_headers"]
 UNSENT = (ConnectFailed, UpstreamUnsent, FailFast)
 """Failures after which the upstream has surely not processed the request: whatever it is, it may be repeated."""
 
-BROKEN = (UpstreamClosed, UpstreamReset, UpstreamProtocolError, IdleTimeout, OSError, trio.BrokenResourceError)
+BROKEN = (
+    UpstreamClosed,
+    UpstreamReset,
+    UpstreamProtocolError,
+    ResponseTimeout,
+    IdleTimeout,
+    OSError,
+    trio.BrokenResourceError,
+)
 """Failures after which the upstream may have processed the request."""
 
 _PREFIX = b"l5d-retry-"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import trio
 
+from linkerd_proxy.core.attempt import Attempt, close_attempt, current_attempt, open_attempt
 from linkerd_proxy.core.message import EMPTY, Request, Response
 from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.stack import Service
@@ -81,19 +82,27 @@ class Race:
         """
         began = trio.current_time()
         first, second = self._first, self._second
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._ask_again, delay)
-            with first.scope:
-                await self._ask(first)
-            if not second.started:
-                second.scope.cancel()  # what failed at once is for Retry to repeat
+        attempt, token = current_attempt(), None
+        if attempt is None:
+            attempt, token = open_attempt()
+        attempt.spare = True  # the second request makes up for a first one that finds no answer
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._ask_again, delay, attempt)
+                with first.scope:
+                    await self._ask(first)
+                if not second.started:
+                    second.scope.cancel()  # what failed at once is for Retry to repeat
+        finally:
+            if token is not None:
+                close_attempt(token)
         decisive = self._winner or self._last
         if record is not None and decisive.headed is not None:
             record(decisive.headed - began)
         if decisive.error is not None:
             raise decisive.error
 
-    async def _ask_again(self, delay: float) -> None:
+    async def _ask_again(self, delay: float, attempt: Attempt) -> None:
         with self._second.scope:
             await trio.sleep(delay)
             course = self._course
@@ -108,6 +117,8 @@ class Race:
             notes = current_notes()
             if notes is not None:
                 notes.retries += 1
+            attempt.number += 1
+            attempt.spare = False
             await self._ask(self._second)
 
     async def _ask(self, runner: _Runner) -> None:

@@ -34,10 +34,14 @@ class Retry(Layer[Exchange, Exchange]):
     no connection, ``REFUSED_STREAM``, a GOAWAY     any request: the upstream did not process it
     below the stream, fail-fast
     a connection that broke, an answer that is      requests that may be repeated: of ``methods``,
-    none, silence, a try's ``timeout``              and gRPC calls if ``grpc`` names a status
+    none, silence, a try's ``timeout`` or one       and gRPC calls if ``grpc`` names a status
+    of a layer inside
     an answer with one of the ``http`` statuses     the same; the last try's answer is handed on
     or (in head or trailers) ``grpc`` statuses
     ==============================================  ==============================================
+
+    A balancer inside sends a further try to another endpoint. Without ``timeout`` an upstream that hangs is found by
+    outer deadlines alone, and costs the request.
 
     Once the head of an answer was handed on there is no further try. The body of a request that streams is kept as it
     passes, and the next try gets it from its first byte; one that outgrew ``max_request_bytes`` is not tried again.
@@ -60,7 +64,7 @@ class Retry(Layer[Exchange, Exchange]):
         labels: Labels of your own for the metrics. Never take their values from a peer.
         dice: For the jitter.
 
-    Serving raises what the last try raised, and ResponseTimeout for a try that took too long if there is no other.
+    Serving raises what the last try raised, and ResponseTimeout for a try that took too long if no other was made.
     Cancellation cancels the try that is under way. Source: linkerd2-proxy, linkerd/http/retry and
     linkerd/app/outbound/src/http/logical/policy/route/retry.rs.
     """

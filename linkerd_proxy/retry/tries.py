@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import trio
 
+from linkerd_proxy.core.attempt import close_attempt, open_attempt
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.backoff import Backoff
 from linkerd_proxy.core.message import EMPTY, Request, Response, Whole
@@ -113,34 +114,40 @@ class Tries:
 
         Raises what the last try raised.
         """
-        while True:
-            try:
-                await self._try()
-            except Exception as error:
-                if self._answered or not self._goes_on_after(unwrapped(error)):
-                    raise
-            else:
-                if not self._again:
-                    return
-            await trio.sleep_until(self._resume_at)
-            self._number += 1
-            self._again = False
-            self._means.counters.requests.value += 1
-            notes = current_notes()
-            if notes is not None:
-                notes.retries += 1
+        attempt, token = open_attempt()
+        try:
+            while True:
+                attempt.number = self._number
+                attempt.spare = spare = self._may_repeat()
+                try:
+                    await self._try(spare)
+                except Exception as error:
+                    if self._answered or not self._goes_on_after(unwrapped(error)):
+                        raise
+                else:
+                    if not self._again:
+                        return
+                await trio.sleep_until(self._resume_at)
+                self._number += 1
+                self._again = False
+                self._means.counters.requests.value += 1
+                notes = current_notes()
+                if notes is not None:
+                    notes.retries += 1
+        finally:
+            close_attempt(token)
 
-    async def _try(self) -> None:
-        """Make one try."""
+    async def _try(self, spare: bool) -> None:
+        """Make one try, which may take all the time that is left unless another can make up for it."""
         plan = self._plan
         exchange = Exchange(self._ask(), self.respond, self._exchange.connection)
-        if plan.timeout is None or not self._may_repeat():
+        if plan.timeout is None or not spare:
             await self._means.inner(exchange)
             return
         with trio.CancelScope(deadline=trio.current_time() + plan.timeout) as self._scope:
             await self._means.inner(exchange)
         if self._scope.cancelled_caught:
-            raise _TryTimeout(
+            raise ResponseTimeout(
                 f"try {self._number + 1} had no answer",
                 layer="Retry",
                 waited=plan.timeout,
@@ -240,9 +247,7 @@ class Tries:
 
     def _goes_on_after(self, error: Exception) -> bool:
         if self._again:  # the answer was thrown away already; what broke after that must not be a bug
-            return isinstance(error, (*UNSENT, *BROKEN, _TryTimeout))
-        if isinstance(error, _TryTimeout):
-            return self._withdraw(0.0)
+            return isinstance(error, (*UNSENT, *BROKEN))
         return self._plan.retries(error, self._request) and self._withdraw(0.0)
 
     def _may_repeat(self) -> bool:
@@ -284,7 +289,3 @@ class Tries:
     def __repr__(self) -> str:
         state = "answered" if self._answered else f"try {self._number + 1} of {self._plan.limit + 1}"
         return f"<Tries of {self._request!r}, {state}>"
-
-
-class _TryTimeout(ResponseTimeout):
-    """One try took too long: the same failure to everybody else."""

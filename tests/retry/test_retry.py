@@ -34,7 +34,13 @@ from tests.retry.upstream import Chunks, Upstream, grpc, metric
 QUICK = Backoff(0.025, 0.25)
 GRPC = [("content-type", "application/grpc")]
 UNSENT = [ConnectFailed("refused"), ConnectTimeout("dark"), UpstreamUnsent("refused"), FailFast("nobody")]
-BROKEN = [UpstreamClosed("gone"), UpstreamReset("reset"), UpstreamProtocolError("odd"), IdleTimeout("still")]
+BROKEN = [
+    ResponseTimeout("slow"),
+    UpstreamClosed("gone"),
+    UpstreamReset("reset"),
+    UpstreamProtocolError("odd"),
+    IdleTimeout("still"),
+]
 
 
 def rpc(body=b"", headers=()):

@@ -1,0 +1,49 @@
+"""What the tries of one exchange tell whoever picks an endpoint: where they have been, and whether another may follow.
+
+A layer that asks more than once (``Retry``, ``Hedge``) opens it around its inner service; a balancer reads it. It
+travels with the task, so no layer between has to pass it on.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+
+from linkerd_proxy.address import AnyAddress
+
+__all__ = ["Attempt", "close_attempt", "current_attempt", "open_attempt"]
+
+
+class Attempt:
+    """The try that is under way. All tries of an exchange share one of these."""
+
+    __slots__ = ("number", "spare", "tried")
+
+    def __init__(self) -> None:
+        self.number: int = 0
+        """How many tries there were before this one."""
+        self.spare: bool = False
+        """Whether another try can make up for this one, even if the upstream got the request and said nothing."""
+        self.tried: list[AnyAddress] = []
+        """The endpoints that the tries went to, so that the next one goes elsewhere."""
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.number}{', spare' if self.spare else ''}, tried {[str(one) for one in self.tried]}>"
+
+
+_current: ContextVar[Attempt | None] = ContextVar("linkerd_proxy.attempt", default=None)
+
+
+def current_attempt() -> Attempt | None:
+    """Return the try that this task serves, or None if nobody asks twice."""
+    return _current.get()
+
+
+def open_attempt() -> tuple[Attempt, Token[Attempt | None]]:
+    """Return a new one, and what :func:`close_attempt` takes; that must be called in the same task."""
+    attempt = Attempt()
+    return attempt, _current.set(attempt)
+
+
+def close_attempt(token: Token[Attempt | None]) -> None:
+    """Leave the exchange's tries."""
+    _current.reset(token)
