@@ -76,6 +76,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.http.upgrade import Upgrade as Upgrade
     from linkerd_proxy.io.listen import open_listeners as open_listeners
     from linkerd_proxy.mesh.admin import admin as admin
+    from linkerd_proxy.mesh.config.configuration import Configured as Configured
     from linkerd_proxy.mesh.gateway import gateway as gateway
     from linkerd_proxy.mesh.identities import find_identity as find_identity
     from linkerd_proxy.mesh.inbound import inbound as inbound
@@ -87,6 +88,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.mesh.reverse import reverse_proxy as reverse_proxy
     from linkerd_proxy.mesh.sidecar import Sidecar as Sidecar
     from linkerd_proxy.mesh.spiffe import spiffe as spiffe
+    from linkerd_proxy.mesh.swap import Swap as Swap
     from linkerd_proxy.mesh.tap_server import tap_server as tap_server
     from linkerd_proxy.mesh.workers import Workers as Workers
     from linkerd_proxy.mesh.workers import run_workers as run_workers
@@ -172,6 +174,7 @@ _HOMES = {
     "Budget": "retry.budget",
     "Certify": "tls.certify",
     "Client": "http.client",
+    "Configured": "mesh.config.configuration",
     "Connect": "tcp.connect",
     "ConnectFailed": "errors",
     "ConnectTimeout": "errors",
@@ -255,6 +258,7 @@ _HOMES = {
     "Stack": "core.stack",
     "Static": "discover.static",
     "Streamed": "core.message",
+    "Swap": "mesh.swap",
     "Tagged": "tcp.transport_header",
     "Tap": "metrics.tap",
     "Target": "core.work",

@@ -56,6 +56,7 @@ HOMES = {
     }
     | {"balance", "discover", "document", "grpc"},
     "typing_extensions": {
+        "mesh",
         "tls",
         "grpc",
         "discover",

@@ -9,9 +9,10 @@ import inspect
 import re
 import runpy
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal, Union, get_args, get_origin
 
 import click
 from docutils import nodes
@@ -19,6 +20,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import linkerd_proxy
+from linkerd_proxy.document.convert import document_fields
+from linkerd_proxy.document.shape import Tagged, Text
 from linkerd_proxy.errors import CODES
 
 PACKAGE = Path(linkerd_proxy.__file__).parent
@@ -73,6 +76,94 @@ def dataclass_fields(path: str) -> str:
     assert dataclasses.is_dataclass(cls)
     rows = ((f"``{f.name}``", f"``{f.default!r}``", docs[f.name]) for f in dataclasses.fields(cls))
     return list_table(("Field", "Default", "What it limits, and where the figure is from"), (26, 14, 60), rows)
+
+
+def config_parts(root: type[object]) -> list[type[object]]:
+    """Return the dataclasses that a configuration is made of, the root first, each after those that hold it."""
+    found: list[type[object]] = []
+    pending = [root]
+    while pending:
+        cls = pending.pop(0)
+        if cls not in found:
+            found.append(cls)
+            for _, kind in document_fields(cls).values():
+                pending += classes_in(kind)
+    return found
+
+
+def classes_in(kind: object) -> Iterator[type[object]]:
+    """Yield the dataclasses that a type mentions, those told apart by a key among them."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        yield kind
+    for part in get_args(kind):
+        if isinstance(part, Tagged):
+            yield from part.choices.values()
+        elif not isinstance(part, Tagged):
+            yield from classes_in(part)
+
+
+def config_default(field: dataclasses.Field[object], kind: object) -> str:
+    """Return a field's default as a file would say it."""
+    value = field.default
+    if value is dataclasses.MISSING:
+        return "" if field.default_factory is not dataclasses.MISSING else "needed"
+    if value is None or value in ((), ""):
+        return ""
+    is_text = any(isinstance(note, Text) for note in get_args(kind))
+    if is_text and isinstance(value, float):
+        return f"``{value:g}s``"
+    if isinstance(value, bool):
+        return f"``{str(value).lower()}``"
+    if isinstance(value, tuple):
+        return f"``[{', '.join(map(str, value))}]``"
+    return f"``{value}``" if isinstance(value, (str, int, float)) else ""
+
+
+def configuration(path: str) -> str:
+    """Return the tables of all keys of a configuration, made from the dataclasses that read it."""
+    module, _, name = path.rpartition(".")
+    parts: list[str] = []
+    for cls in config_parts(getattr(importlib.import_module(module), name)):
+        title = cls.__name__.removesuffix("Entry")
+        docs = field_docs(cls)
+        rows = (
+            (f"``{key}``", kind_of(kind), config_default(field, kind), docs.get(field.name, ""))
+            for key, (field, kind) in document_fields(cls).items()
+        )
+        table = list_table(("Key", "Value", "Default", "What it says"), (18, 26, 16, 40), rows)
+        parts.append(f".. _config-{title.lower()}:\n\n.. rubric:: {title}\n\n{first_paragraph(cls.__doc__)}\n\n{table}")
+    return "\n".join(parts)
+
+
+def kind_of(kind: object) -> str:
+    """Say what a key's value is, with references to the parts that it is made of."""
+    return " or ".join(dict.fromkeys(filter(None, _kinds(kind))))
+
+
+def _kinds(kind: object) -> Iterator[str]:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        for part in parts:
+            yield from _kinds(part)
+    elif origin is Annotated:
+        tagged = next((note for note in parts if isinstance(note, Tagged)), None)
+        if tagged is not None:
+            named = [f"``{tag}``: {kind_of(cls)}" for tag, cls in tagged.choices.items()]
+            yield f"by ``{tagged.key}``, {', '.join(named)}"
+        else:
+            text = next((note for note in parts if isinstance(note, Text)), None)
+            yield f"a text like ``{text.example}``" if text is not None else kind_of(parts[0])
+    elif origin in (tuple, list):
+        yield f"a list of: {kind_of(parts[0])}"
+    elif origin in (dict, Mapping):
+        yield f"a mapping of names to: {kind_of(parts[1])}"
+    elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        title = kind.__name__.removesuffix("Entry")
+        yield f":ref:`{title} <config-{title.lower()}>`"
+    elif origin is Literal:
+        yield ", ".join(f"``{part}``" for part in parts)
+    elif kind is not type(None):
+        yield {str: "text", int: "whole number", float: "number", bool: "``true`` or ``false``"}[kind]
 
 
 def metric_calls(source: str) -> Iterator[tuple[str, str, str, str]]:
@@ -196,6 +287,16 @@ class Fields(SphinxDirective):
         return self.parse_text_to_nodes(dataclass_fields(self.arguments[0]))
 
 
+class Configuration(SphinxDirective):
+    """``.. configuration:: module.Class``."""
+
+    required_arguments: ClassVar[int] = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Insert the tables."""
+        return self.parse_text_to_nodes(configuration(self.arguments[0]))
+
+
 class Options(SphinxDirective):
     """``.. command-options:: module:group command``."""
 
@@ -223,6 +324,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("failure-codes", FailureCodes)
     app.add_directive("metrics", Metrics)
     app.add_directive("dataclass-fields", Fields)
+    app.add_directive("configuration", Configuration)
     app.add_directive("command-options", Options)
     app.add_directive("environment", Environment)
     return {"parallel_read_safe": True}

@@ -10,6 +10,7 @@ import click
 
 from linkerd_proxy._version import __version__
 from linkerd_proxy.cli.authority import authority
+from linkerd_proxy.cli.check import check, schema
 from linkerd_proxy.cli.demo import demo
 from linkerd_proxy.cli.exec import exec_
 from linkerd_proxy.cli.explain import explain
@@ -21,7 +22,11 @@ from linkerd_proxy.errors import InvalidConfiguration, ProxyError
 
 __all__ = ["cli", "main"]
 
-_GROUPS = {"Try": ("demo",), "Run": ("run", "exec", "redirect", "authority"), "Look": ("top", "tap", "explain")}
+_GROUPS = {
+    "Try": ("demo",),
+    "Run": ("run", "check", "schema", "exec", "redirect", "authority"),
+    "Look": ("top", "tap", "explain"),
+}
 
 
 class _Commands(click.Group):
@@ -61,6 +66,8 @@ def cli(ctx: click.Context) -> None:
 
 cli.add_command(demo)
 cli.add_command(run)
+cli.add_command(check)
+cli.add_command(schema)
 cli.add_command(exec_)
 cli.add_command(redirect)
 cli.add_command(authority)

@@ -18,39 +18,52 @@ class Drain:
             (Linkerd: 120).
     """
 
-    __slots__ = ("_callbacks", "_event", "draining", "grace")
+    __slots__ = ("_callbacks", "_event", "draining", "grace", "patient")
 
     def __init__(self, grace: float = 120.0) -> None:
         self.grace: float = grace
         self.draining: bool = False
         """Whether the switch was turned. Cheap to read: HTTP/1 reads it before each response."""
+        self.patient: bool = False
+        """Whether clients that wait between two requests may ask once more, and then hear that it was the last time."""
         self._event = trio.Event()
-        self._callbacks: dict[object, Callable[[], None]] = {}
+        self._callbacks: dict[object, tuple[Callable[[], None], bool]] = {}
 
-    def start(self) -> None:
-        """Turn the switch. A second call changes nothing."""
-        if self.draining:
+    def start(self, *, patient: bool = False) -> None:
+        """Turn the switch. A second call changes nothing, but that it ends the patience of a first one.
+
+        Args:
+            patient: Close no connection that waits for a request: HTTP/1 says "close" with its next answer, HTTP/2
+                says GOAWAY. So no request is lost that was on its way. For what goes on serving under other rules.
+        """
+        if self.draining and (patient or not self.patient):
             return
         self.draining = True
+        self.patient = patient
         self._event.set()
-        for callback in list(self._callbacks.values()):
-            callback()
+        for callback, early in list(self._callbacks.values()):
+            if early or not patient:
+                callback()
 
     async def wait(self) -> None:
         """Wait until the switch is turned."""
         await self._event.wait()
 
     @contextmanager
-    def calling(self, callback: Callable[[], None]) -> Iterator[None]:
+    def calling(self, callback: Callable[[], None], *, early: bool = False) -> Iterator[None]:
         """Call ``callback`` when the switch is turned, if that happens inside the block (at once if it was before).
 
         For work that sleeps: an idle connection ends itself, an HTTP/2 connection says GOAWAY. The callback must
         neither block nor raise.
+
+        Args:
+            callback: What to call.
+            early: Whether it also hears a patient start, and so is called a second time when the patience ends.
         """
         key = object()
-        self._callbacks[key] = callback
+        self._callbacks[key] = (callback, early)
         try:
-            if self.draining:
+            if self.draining and (early or not self.patient):
                 callback()
             yield
         finally:

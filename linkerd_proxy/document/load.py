@@ -8,7 +8,7 @@ from typing import TypeVar
 from linkerd_proxy.document.convert import convert
 from linkerd_proxy.document.tree import MAX_SIZE, InvalidDocument, Node, Problem
 
-__all__ = ["load", "loads", "parse"]
+__all__ = ["load", "loads", "parse", "read"]
 
 T = TypeVar("T")
 
@@ -40,6 +40,11 @@ def load(path: str | Path, wanted: type[T]) -> T:
         InvalidDocument: naming the file, the lines and the remedies; also if it can't be read.
         InvalidConfiguration: if it is YAML and ruamel.yaml is not installed.
     """
+    return convert(read(path), wanted, str(path))
+
+
+def read(path: str | Path) -> Node:
+    """Return a file as it was written, each value with its line. Raises as :func:`load` does."""
     name = str(path)
     try:
         with Path(path).open("rb") as file:
@@ -53,4 +58,4 @@ def load(path: str | Path, wanted: type[T]) -> T:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InvalidDocument(name, [Problem(line, "", "this is no UTF-8: save the file as UTF-8")]) from None
-    return loads(text, wanted, name)
+    return parse(text, name)

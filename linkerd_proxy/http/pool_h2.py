@@ -133,10 +133,13 @@ class H2Pool:
 
     async def _hold(self) -> None:
         """Keep one connection open until it is over. Raises nothing: it is nobody's service call."""
+        connected = False  # of this dial: the next one may be under way before this one's connection is over
 
         async def use(stream: trio.abc.HalfCloseableStream) -> None:
             from linkerd_proxy.http.h2.client import H2Client
 
+            nonlocal connected
+            connected = True
             client = H2Client(self._limits, self._deadlines)
             kept = self._clients[client] = _Kept(self._deadlines.add(client.retire))
             kept.idle.deadline = trio.current_time() + self._limits.h2_client_idle
@@ -149,16 +152,15 @@ class H2Pool:
                 self._deadlines.remove(kept.idle)
                 self._tell()
 
-        dialling = True
+        failure: Exception = UpstreamClosed("the dial ended without a connection", layer="Client")
         try:
             await self._inner(Dial(self._target, use))
-            dialling = self._dialling
-            if dialling:
-                self._failure = UpstreamClosed("the dial ended without a connection", layer="Client")
         except Exception as error:  # it is raised where the connection is waited for
-            self._failure = unwrapped(error)
+            failure = unwrapped(error)
         finally:
-            self._dialling = False
+            if not connected:
+                self._failure = failure
+                self._dialling = False
             self._tell()
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ from linkerd_proxy.tls.identity import Credentials
 from linkerd_proxy.tls.refusal import REASONS, Refused
 from linkerd_proxy.tls.verify import identity_of
 
-__all__ = ["Pem", "credentials_from_pem"]
+__all__ = ["Pem", "credentials_from_pem", "validity"]
 
 _KEYS = (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey)
 
@@ -51,6 +51,16 @@ def credentials_from_pem(certificates: Pem, key: Pem, anchors: Pem, now: datetim
     except Unusable as error:
         remedy = f"have it issued anew, together with {key[0]} and by the authority of {anchors[0]}"
         raise InvalidConfiguration(f"{where}: {error}; {remedy}") from None
+
+
+def validity(certificates: Pem) -> tuple[datetime, datetime]:
+    """Return from when and until when (UTC) all of these certificates are valid.
+
+    Raises:
+        InvalidConfiguration: if none can be read.
+    """
+    found = _certificates(certificates)
+    return max(one.not_valid_before_utc for one in found), min(one.not_valid_after_utc for one in found)
 
 
 def _certificates(pem: Pem) -> tuple[x509.Certificate, ...]:

@@ -142,7 +142,8 @@ class ServerConnection:
         """Wait for a whole head in the buffer; return where it ends, or 0 if the client has nothing more to say."""
         limits = self.heads.limits
         if not self.buffer:
-            if self.connection.drain.draining:
+            drain = self.connection.drain
+            if drain.draining and not drain.patient:
                 return 0
             self._idle = True
             if self._count:

@@ -72,7 +72,7 @@ class H2Server(Link):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.write)
                 async with trio.open_nursery() as self._streams:
-                    with self.connection.drain.calling(self.drain):
+                    with self.connection.drain.calling(self.drain, early=True):
                         self._idle.deadline = trio.current_time() + self.limits.keep_alive_idle
                         await self.read(initial)
                     self.say_goodbye()

@@ -1,0 +1,203 @@
+"""``linkerd-proxy run --config FILE``: serve what a file describes, and its next version when it changes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+
+import click
+import trio
+
+from linkerd_proxy.address import AnyAddress
+from linkerd_proxy.core.drain import Drain
+from linkerd_proxy.core.serve import Listener, serve
+from linkerd_proxy.core.stack import Stack, opened
+from linkerd_proxy.core.work import Connection
+from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.io.listen import open_listeners
+from linkerd_proxy.mesh.admin import admin as admin_stack
+from linkerd_proxy.mesh.config.configuration import Bound, Configuration, Shown
+from linkerd_proxy.mesh.config.document import ProxyDocument
+from linkerd_proxy.mesh.config.doors import Doors
+from linkerd_proxy.mesh.config.read import read_config
+from linkerd_proxy.mesh.config.worker import TARGET, as_arguments, reload_on_hangup
+from linkerd_proxy.mesh.log_level import apply_log_level
+from linkerd_proxy.mesh.reserve import reserve
+from linkerd_proxy.mesh.settled import settle
+from linkerd_proxy.mesh.workers import Workers, run_workers
+from linkerd_proxy.metrics.process import process_metrics
+from linkerd_proxy.metrics.registry import current_registry
+
+__all__ = ["ConfigPlan", "Serving", "plan_of", "serve_config"]
+
+_OWN = {"admin", "workers", "grace", "log"}
+"""Options that win over what the file says."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigPlan:
+    """What to serve: a file, and what it says with the command line's word on it.
+
+    Args:
+        path: The file.
+        document: What it said when it was read.
+        admin: Where to serve the admin endpoint, or None.
+        workers: How many processes.
+        grace: Seconds for a drain.
+    """
+
+    path: str
+    document: ProxyDocument
+    admin: str | AnyAddress | None
+    workers: int
+    grace: float
+
+
+def plan_of(ctx: click.Context, path: str, values: dict[str, object]) -> ConfigPlan:
+    """Return the plan of a file, and set the log's level.
+
+    Raises:
+        click.UsageError, InvalidConfiguration: if the file or the options can't be used.
+    """
+    given = {name for name in values if _is_given(ctx, name)}
+    for name in sorted(given - _OWN - {"config"}):
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} says what the file of --config says: leave out either")
+    document = read_config(path)
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    if "log" in given:
+        logging.getLogger("linkerd_proxy").setLevel(values["log"])  # type: ignore[arg-type]  # click made it a level
+    else:
+        apply_log_level(document.log)
+    return ConfigPlan(
+        path,
+        document,
+        values["admin"] if "admin" in given else document.admin,  # type: ignore[arg-type]  # click checked them
+        values["workers"] if "workers" in given else document.workers,  # type: ignore[arg-type]
+        values["grace"] if "grace" in given else document.grace,  # type: ignore[arg-type]
+    )
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) not in {None, click.core.ParameterSource.DEFAULT}
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What is being served.
+
+    Args:
+        stack: What serves the connections.
+        bound: Where each listener listens, with the ports that the system chose.
+        admin: Where the admin endpoint listens.
+    """
+
+    stack: Stack[Connection]
+    bound: Bound
+    admin: tuple[AnyAddress, ...]
+
+    def __str__(self) -> str:
+        lines = [str(self.stack)]
+        lines += [f"listening on {address}" for addresses in self.bound.values() for address in addresses]
+        return "\n".join([*lines, *(f"admin on {address}" for address in self.admin)])
+
+
+async def serve_config(
+    plan: ConfigPlan, drain: Drain, *, task_status: trio.TaskStatus[Serving] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until the drain is over.
+
+    Args:
+        plan: What to serve.
+        drain: Ends it.
+        task_status: Reports what is served, once connections are accepted.
+
+    Raises:
+        InvalidConfiguration: if an address, the stack or the workers can't be had.
+    """
+    admin_listeners = await open_listeners(plan.admin) if plan.admin is not None else []
+    with process_metrics(current_registry()):
+        if plan.workers == 1:
+            await _serve_here(plan, drain, admin_listeners, task_status)
+        else:
+            await _serve_by_workers(plan, drain, admin_listeners, task_status)
+
+
+async def _serve_here(
+    plan: ConfigPlan, drain: Drain, admin_listeners: Sequence[Listener], task_status: trio.TaskStatus[Serving]
+) -> None:
+    doors = Doors(drain)
+    document = replace(plan.document, grace=plan.grace)
+    async with doors.changing_to(document) as bound:
+        configuration = Configuration(plan.path, document, bound=bound, listening=doors)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(reload_on_hangup, configuration)
+        await _serve_admin(nursery, admin_stack(drain, Shown(configuration)), admin_listeners)
+        async with opened(configuration.swap) as service, trio.open_nursery() as serving:
+            await serving.start(doors.serve, service)
+            nursery.start_soon(configuration.follow)
+            settle()
+            task_status.started(Serving(configuration.swap.stack, bound, _addresses(admin_listeners)))
+        nursery.cancel_scope.cancel()
+
+
+async def _serve_by_workers(
+    plan: ConfigPlan, drain: Drain, admin_listeners: Sequence[Listener], task_status: trio.TaskStatus[Serving]
+) -> None:
+    for name, entry in plan.document.listeners.items():
+        if entry.original_dst:
+            raise InvalidConfiguration(f"listener {name!r}: original_dst needs one process: say workers: 1")
+    with ExitStack() as held:
+        bound: dict[str, list[AnyAddress]] = {}
+        for name, entry in plan.document.listeners.items():
+            bound[name] = [held.enter_context(one).address for one in await reserve(entry.address)]
+        configuration = Configuration(plan.path, plan.document, bound=bound)  # what is shown, and checked first
+
+        async def run(*, task_status: trio.TaskStatus[Workers]) -> None:
+            await run_workers(
+                TARGET,
+                [one for addresses in bound.values() for one in addresses],
+                workers=plan.workers,
+                arguments=as_arguments(plan.path, bound),
+                drain=drain,
+                task_status=task_status,
+            )
+
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as serving:
+                workers: Workers = await serving.start(run)
+                view = admin_stack(
+                    drain,
+                    Shown(configuration),
+                    ready=lambda: workers.ready,
+                    registry=workers.metrics,
+                    serves_here=False,
+                )
+                await nursery.start(_pass_on_hangup, workers)
+                nursery.start_soon(configuration.follow)
+                await _serve_admin(nursery, view, admin_listeners)
+                task_status.started(Serving(configuration.swap.stack, bound, _addresses(admin_listeners)))
+            nursery.cancel_scope.cancel()
+
+
+async def _pass_on_hangup(workers: Workers, *, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        task_status.started()
+        async for _ in signals:
+            for pid in workers.pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGHUP)
+
+
+async def _serve_admin(nursery: trio.Nursery, stack: Stack[Connection], listeners: Sequence[Listener]) -> None:
+    # With a drain of its own, which never starts: it answers until the proxy has ended.
+    if listeners:
+        await nursery.start(lambda *, task_status: serve(stack, listeners, max_connections=64, task_status=task_status))
+
+
+def _addresses(listeners: Sequence[Listener]) -> tuple[AnyAddress, ...]:
+    return tuple(listener.address for listener in listeners)

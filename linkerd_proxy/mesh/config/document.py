@@ -1,0 +1,82 @@
+"""A whole proxy as a document: its root, and what proves who it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from linkerd_proxy.document.shape import Range, Text
+from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.mesh.config.backends import BackendEntry
+from linkerd_proxy.mesh.config.listeners import ListenerEntry
+from linkerd_proxy.mesh.config.words import Duration, Where
+from linkerd_proxy.mesh.log_level import parse_log_level
+from linkerd_proxy.tls.identity import Identity
+
+__all__ = ["IdentityEntry", "ProxyDocument"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityEntry:
+    """What the proxy proves to its mesh, and whom it trusts: files, or the SPIFFE agent of this host."""
+
+    directory: str | None = None
+    """Where ``cert.pem``, ``key.pem`` and ``ca.pem`` are, read anew when they change."""
+    certificate: str = "cert.pem"
+    """The certificate's file, relative to the directory."""
+    key: str = "key.pem"
+    """The key's file, likewise."""
+    anchors: str = "ca.pem"
+    """The trust anchors' file, likewise."""
+    spiffe: str | None = None
+    """Where the SPIFFE agent listens: ``unix:///path``, or ``tcp://127.0.0.1:port``."""
+    name: str | None = None
+    """The SPIFFE ID to use, where the agent has several."""
+
+    def __post_init__(self) -> None:
+        if (self.directory is None) == (self.spiffe is None):
+            raise InvalidConfiguration("an identity comes from files or from an agent: give directory or spiffe")
+        if self.spiffe is not None:
+            self.identity(Path())
+
+    def identity(self, base: Path) -> Identity:
+        """Return the identity, its directory relative to ``base``."""
+        if self.spiffe is not None:
+            from linkerd_proxy.mesh.spiffe import spiffe
+
+            return spiffe(self.spiffe, name=self.name)
+        from linkerd_proxy.tls.files import Files
+
+        assert self.directory is not None
+        return Files(base / self.directory, self.certificate, self.key, self.anchors)
+
+
+def _log_level(text: str) -> str:
+    parse_log_level(text)
+    return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyDocument:
+    """A whole proxy. Files that it names are relative to its own directory."""
+
+    listeners: Mapping[str, ListenerEntry]
+    """Where connections come in, by names of your choice, which metrics carry."""
+    backends: Mapping[str, BackendEntry] = field(default_factory=dict)
+    """Where work goes, by names of your choice."""
+    identity: IdentityEntry | None = None
+    """What the proxy proves to its mesh."""
+    admin: Where | None = None
+    """Where to serve /live, /ready, /metrics and /config."""
+    grace: Duration = 120.0
+    """How long connections may take to end in a drain, and after a change of this file."""
+    workers: Annotated[int, Range(1, 256)] = 1
+    """How many processes share the ports."""
+    log: Annotated[str, Text(_log_level, "warn")] = "warn"
+    """The level of the log: ``debug``, ``info``, ``warn``, ``error``."""
+
+    def __post_init__(self) -> None:
+        if not self.listeners:
+            raise InvalidConfiguration("there are no listeners: give at least one, as web: {address: 127.0.0.1:8080}")

@@ -1,0 +1,201 @@
+"""Look a configuration over: its words, what it refers to, certificates, regular expressions and ports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from linkerd_proxy.address import parse_address
+from linkerd_proxy.document.convert import convert
+from linkerd_proxy.document.load import read
+from linkerd_proxy.document.tree import InvalidDocument, Node, Problem
+from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.io.listen import open_listeners
+from linkerd_proxy.mesh.config.build import build, web_context
+from linkerd_proxy.mesh.config.document import IdentityEntry
+from linkerd_proxy.mesh.config.listeners import TlsEntry
+from linkerd_proxy.mesh.config.read import structure
+from linkerd_proxy.mesh.config.references import unused_backends, walk
+from linkerd_proxy.mesh.config.regex import nests_repetitions
+
+__all__ = ["Finding", "examine"]
+
+T = TypeVar("T")
+
+_SOON = 86400.0 * 7  # seconds: a certificate for the web that expires within a week is worth a word; own figure
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a configuration.
+
+    Args:
+        severity: Whether it can't be served, or is probably not what was meant.
+        line: Where, from 1; 0 for the file as a whole.
+        path: Of which value, as in ``backends.api.retry``.
+        text: What is wrong, and what to do.
+    """
+
+    severity: Literal["error", "warning"]
+    line: int
+    path: str
+    text: str
+
+    def told(self, name: str) -> str:
+        """Return one line that names the file, the line and the value."""
+        told = Problem(self.line, self.path, self.text).told(name)
+        return told if self.severity == "error" else f"{told} (a warning)"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def examine(path: str | Path, *, ports: bool = False, now: Callable[[], datetime] = _utc_now) -> list[Finding]:
+    """Return everything that there is to say about a file, in the order of its lines.
+
+    Args:
+        path: The file, YAML or JSON.
+        ports: Whether to try to listen where it says, for a moment.
+        now: The wall clock.
+
+    Raises:
+        InvalidConfiguration: only if the file is YAML and ruamel.yaml is not installed.
+    """
+    base = Path(path).parent
+    try:
+        root = read(path)
+    except InvalidDocument as error:
+        return [_error(problem) for problem in error.problems]
+    document, problems = structure(root, str(path))
+    findings = [_error(problem) for problem in problems]
+    findings += _of_identity(root, base, now())
+    findings += _of_certificates(root, base, now())
+    findings += _of_files(root, base)
+    findings += _of_patterns(root)
+    findings += [Finding("warning", one.line, one.path, one.text) for one in unused_backends(root)]
+    if ports:
+        findings += await _of_ports(root)
+    if document is not None and not any(one.severity == "error" for one in findings):
+        try:
+            build(document, base=base)
+        except InvalidConfiguration as error:
+            findings.append(Finding("error", 0, "", str(error)))
+    return sorted(findings, key=lambda one: one.line)
+
+
+def _error(problem: Problem) -> Finding:
+    return Finding("error", problem.line, problem.path, problem.text)
+
+
+def _part(node: Node, kind: type[T]) -> T | None:
+    """Return a part of the document, or None if it can't be read, which is told elsewhere."""
+    try:
+        return convert(node, kind, "")
+    except InvalidDocument:
+        return None
+
+
+def _entries(root: Node, key: str) -> dict[str, Node]:
+    found = root.value.get(key) if isinstance(root.value, dict) else None
+    return found.value if found is not None and isinstance(found.value, dict) else {}
+
+
+def _of_identity(root: Node, base: Path, now: datetime) -> Iterator[Finding]:
+    node = root.value.get("identity") if isinstance(root.value, dict) else None
+    entry = None if node is None else _part(node, IdentityEntry)
+    if node is None or entry is None or entry.directory is None:
+        return
+    from linkerd_proxy.tls.pem import credentials_from_pem
+
+    directory = base / entry.directory
+    try:
+        certificate, key, anchors = (_text(directory / name) for name in (entry.certificate, entry.key, entry.anchors))
+        credentials_from_pem(certificate, key, anchors, now)
+    except InvalidConfiguration as error:
+        yield Finding("error", node.line, "identity", str(error))
+
+
+def _text(path: Path) -> tuple[str, bytes]:
+    try:
+        return str(path), path.read_bytes()
+    except OSError as error:
+        raise InvalidConfiguration(f"{path}: {error.strerror}; name another file, or put it there") from None
+
+
+def _of_certificates(root: Node, base: Path, now: datetime) -> Iterator[Finding]:
+    for name, listener in _entries(root, "listeners").items():
+        node = listener.value.get("tls") if isinstance(listener.value, dict) else None
+        entry = None if node is None else _part(node, TlsEntry)
+        if node is None or entry is None or entry.certificate is None:
+            continue
+        path = f"listeners.{name}.tls"
+        try:
+            web_context(entry, base)
+            yield from _of_validity(_text(base / entry.certificate), now, node.line, path)
+        except InvalidConfiguration as error:
+            yield Finding("error", node.line, path, str(error))
+
+
+def _of_validity(certificate: tuple[str, bytes], now: datetime, line: int, path: str) -> Iterator[Finding]:
+    from linkerd_proxy.tls.pem import validity
+
+    begins, ends = validity(certificate)
+    if ends <= now:
+        text = f"{certificate[0]} expired at {ends:%Y-%m-%dT%H:%M:%SZ}: have it issued anew"
+        yield Finding("error", line, path, text)
+    elif begins > now:
+        text = f"{certificate[0]} is not valid before {begins:%Y-%m-%dT%H:%M:%SZ}: wait, or look at the clock"
+        yield Finding("error", line, path, text)
+    elif (ends - now).total_seconds() < _SOON:
+        text = f"{certificate[0]} expires at {ends:%Y-%m-%dT%H:%M:%SZ}: have it issued anew in time"
+        yield Finding("warning", line, path, text)
+
+
+def _of_files(root: Node, base: Path) -> Iterator[Finding]:
+    """Read the files of endpoints that backends name."""
+    from linkerd_proxy.discover.file import EndpointsDocument
+    from linkerd_proxy.document.load import load
+
+    for name, backend in _entries(root, "backends").items():
+        node = backend.value.get("file") if isinstance(backend.value, dict) else None
+        if node is None or not isinstance(node.value, str):
+            continue
+        try:
+            load(base / node.value, EndpointsDocument)
+        except InvalidConfiguration as error:
+            for line in str(error).splitlines():
+                yield Finding("error", node.line, f"backends.{name}.file", line)
+
+
+def _of_patterns(root: Node) -> Iterator[Finding]:
+    for _, path, node in walk(root):
+        if not isinstance(node.value, dict):
+            continue
+        kind, value = node.value.get("type"), node.value.get("value")
+        if kind is None or value is None or kind.value != "RegularExpression" or not isinstance(value.value, str):
+            continue
+        if nests_repetitions(value.value):
+            text = "a repetition repeats: whoever chooses the text can make it run for ever; write it without nesting"
+            yield Finding("warning", value.line, f"{path}.value", text)
+
+
+async def _of_ports(root: Node) -> list[Finding]:
+    findings: list[Finding] = []
+    for name, listener in _entries(root, "listeners").items():
+        node = listener.value.get("address") if isinstance(listener.value, dict) else None
+        if node is None or not isinstance(node.value, str | int):
+            continue
+        try:
+            address = parse_address(str(node.value))
+        except InvalidConfiguration:
+            continue  # told already
+        try:
+            for socket in await open_listeners(address):
+                socket.close()
+        except InvalidConfiguration as error:
+            findings.append(Finding("error", node.line, f"listeners.{name}.address", str(error)))
+    return findings

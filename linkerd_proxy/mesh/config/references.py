@@ -1,0 +1,124 @@
+"""What no part of a document can tell by itself: whether names lead anywhere, and whether parts go together.
+
+All of this reads the document as it was written, so that it finds its problems beside those of other parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from linkerd_proxy.document.tree import Node, Problem
+
+__all__ = ["reference_problems", "unused_backends", "walk"]
+
+
+def walk(node: Node, path: str = "") -> Iterator[tuple[str, str, Node]]:
+    """Yield every value with its path and the key that it stands under."""
+    pending = [("", path, node)]
+    while pending:
+        key, where, one = pending.pop()
+        yield key, where, one
+        if isinstance(one.value, dict):
+            children = [(name, f"{where}.{name}" if where else name, child) for name, child in one.value.items()]
+        elif isinstance(one.value, list):
+            children = [(key, f"{where}[{index}]", child) for index, child in enumerate(one.value)]
+        else:
+            continue
+        pending.extend(reversed(children))
+
+
+def reference_problems(root: Node) -> list[Problem]:
+    """Return what is wrong between the parts of a document."""
+    backends = _entries(root, "backends")
+    problems = [
+        Problem(line, path, f"there is no backend {name!r}{_remedy(name, list(backends))}")
+        for path, line, name in _references(root)
+        if name not in backends
+    ]
+    problems += _doubled_listeners(root)
+    problems += _doubled_retries(root, backends)
+    problems += _missing_identity(root, backends)
+    return problems
+
+
+def unused_backends(root: Node) -> list[Problem]:
+    """Return the backends that nothing refers to."""
+    used = {name for _, _, name in _references(root)}
+    backends = root.value.get("backends") if isinstance(root.value, dict) else None
+    lines = {} if backends is None else backends.key_lines
+    return [
+        Problem(lines.get(name, node.line), f"backends.{name}", "nothing refers to it: use it, or remove it")
+        for name, node in _entries(root, "backends").items()
+        if name not in used
+    ]
+
+
+def _entries(root: Node, key: str) -> dict[str, Node]:
+    found = root.value.get(key) if isinstance(root.value, dict) else None
+    return found.value if found is not None and isinstance(found.value, dict) else {}
+
+
+def _references(node: Node, path: str = "") -> Iterator[tuple[str, int, str]]:
+    """Yield where a backend is named, and the name."""
+    for key, where, one in walk(node, path):
+        if key not in {"backend_refs", "backend_ref"}:
+            continue
+        if isinstance(one.value, str):
+            yield where, one.line, one.value
+        elif (
+            isinstance(one.value, dict) and (name := one.value.get("name")) is not None and isinstance(name.value, str)
+        ):
+            yield f"{where}.name", name.line, name.value
+
+
+def _remedy(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f": the backends are {', '.join(known)}" if known else ": add it to backends"
+
+
+def _doubled_listeners(root: Node) -> Iterator[Problem]:
+    """Find listeners with one address; port 0 is another one each time."""
+    seen: dict[str, str] = {}
+    for name, entry in _entries(root, "listeners").items():
+        address = entry.value.get("address") if isinstance(entry.value, dict) else None
+        if address is None or not isinstance(address.value, (str, int)):
+            continue
+        text = str(address.value)
+        if text in seen and not text.endswith(":0"):
+            problem = f"listener {seen[text]!r} listens on {text} already: give another port, or merge the two"
+            yield Problem(address.line, f"listeners.{name}.address", problem)
+        seen.setdefault(text, name)
+
+
+def _doubled_retries(root: Node, backends: dict[str, Node]) -> Iterator[Problem]:
+    """Find rules that retry what the backend retries too: three tries of three are nine."""
+    retrying = {name for name, node in backends.items() if isinstance(node.value, dict) and "retry" in node.value}
+    for _, path, node in walk(root):
+        if not isinstance(node.value, dict) or not {"retry", "backend_refs"} <= node.value.keys():
+            continue
+        both = [name for _, _, name in _references(Node({"backend_refs": node.value["backend_refs"]}, 0))]
+        for name in sorted(retrying.intersection(both)):
+            line = node.key_lines.get("retry", node.line)
+            yield Problem(
+                line, f"{path}.retry", f"backend {name!r} has a retry of its own, and they multiply: keep one of them"
+            )
+
+
+def _missing_identity(root: Node, backends: dict[str, Node]) -> Iterator[Problem]:
+    """Find what takes an identity where there is none."""
+    if not isinstance(root.value, dict) or "identity" in root.value:
+        return
+    remedy = "give the proxy one under the key identity"
+    for name, entry in _entries(root, "listeners").items():
+        tls = entry.value.get("tls") if isinstance(entry.value, dict) else None
+        if tls is not None and isinstance(tls.value, dict) and "certificate" not in tls.value:
+            text = f"TLS without a certificate ends by the proxy's identity, and it has none: {remedy}"
+            yield Problem(tls.line, f"listeners.{name}.tls", text)
+    for name, entry in backends.items():
+        for key, path, node in walk(entry, f"backends.{name}"):
+            if key == "identity" and isinstance(node.value, str):
+                text = f"{node.value} wants to know who connects, and the proxy has no identity: {remedy}"
+                yield Problem(node.line, path, text)
