@@ -90,12 +90,28 @@ def test_links_lead_somewhere(file):
             assert (ROOT / target).exists(), target
 
 
-def test_the_command_of_the_readme_is_understood():
-    line = blocks("sh")[1].strip()
-    program, *arguments = line.split()
-    assert program == "linkerd-proxy"
-    options = [argument for argument in arguments if argument.startswith("--")]
-    shown = subprocess.run(
-        [sys.executable, "-m", "linkerd_proxy", arguments[0], "--help"], capture_output=True, text=True, check=True
+def options_of(command: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "linkerd_proxy", command, "--help"], capture_output=True, text=True, check=True
     ).stdout
-    assert [option for option in options if option not in shown] == []
+
+
+def test_the_commands_of_the_readme_are_understood():
+    lines = [line for block in blocks("sh")[1:] for line in block.splitlines() if " run " in line]
+    assert len(lines) == 3
+    shown = options_of("run")
+    for line in lines:
+        program, command, *arguments = line.split()
+        assert (program, command) == ("linkerd-proxy", "run")
+        assert [argument for argument in arguments if argument.startswith("--") and argument not in shown] == []
+
+
+def test_the_readmes_authority_issues_the_readmes_identities(tmp_path):
+    lines = [line for line in blocks("sh")[2].splitlines() if " authority " in line]
+    for line in lines:
+        for command in line.split(" && "):
+            program, *arguments = command.split()
+            assert program == "linkerd-proxy"
+            subprocess.run([sys.executable, "-m", "linkerd_proxy", *arguments], cwd=tmp_path, check=True)
+    for name in ("web", "api"):
+        assert {file.name for file in (tmp_path / name).iterdir()} == {"ca.pem", "cert.pem", "key.pem"}
