@@ -13,7 +13,7 @@ from linkerd_proxy.metrics.tap_events import as_json
 from linkerd_proxy.metrics.tap_match import Match
 from linkerd_proxy.metrics.taps import OpenTap, current_taps
 
-__all__ = ["stream_tap"]
+__all__ = ["lines", "stream_tap"]
 
 _ALIVE = 10.0  # seconds of silence after which an empty line tells whether the reader is still there
 _TEXTS = ("method", "path", "authority", "source", "client_id")
@@ -33,11 +33,12 @@ async def stream_tap(exchange: Exchange) -> None:
     """
     match, limit, sample, headers = _parse(exchange.request.path.partition("?")[2])
     with current_taps().open(match, limit=limit, sample=sample, headers=headers) as tap:
-        body = Streamed(_lines(tap))
+        body = Streamed(lines(tap))
         await exchange.respond(Response(200, [("content-type", "application/x-ndjson")], body))
 
 
-async def _lines(tap: OpenTap) -> AsyncIterator[bytes]:
+async def lines(tap: OpenTap) -> AsyncIterator[bytes]:
+    """Give out what a tap shows as lines of JSON, until its limit is reached, and what its reader was too slow for."""
     async for events, dropped in tap.batches(_ALIVE):
         found = [json.dumps(as_json(event), separators=(",", ":")).encode() for event in events]
         if dropped:

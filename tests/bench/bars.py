@@ -43,7 +43,7 @@ def median(document: Document, case: str, proxy: str, connections: int) -> float
 
 def bars(document: Document) -> list[Bar]:
     """Compare a run with every bar that it has figures for."""
-    return [*_ratios(document), *_memory(document["memory"])]
+    return [*_ratios(document), *_differences(document), *_memory(document["memory"])]
 
 
 # case, ours, the other, how much of its CPU time (at most)
@@ -56,6 +56,8 @@ _RATIOS = (
     ("http2", "ours", "envoy", 4.0, "HTTP/2: CPU against Envoy"),
     ("h2-varied", "ours", "envoy", 4.0, "HTTP/2, 20,000 paths in turn: CPU against Envoy"),
     ("mtls", "ours", "envoy", 1.5, "HTTP/1.1 over mutual TLS: CPU against Envoy"),
+    ("layers", "ours", "envoy", 1.5, "Routes, deadlines, retries, balancing: CPU against Envoy"),
+    ("observed", "ours-watched", "ours-unwatched", 1.1, "Metrics on: CPU against metrics off"),
 )
 
 
@@ -79,6 +81,14 @@ def _ratios(document: Document) -> Iterator[Bar]:
         less = _ratio(document, "http1", "mitmproxy", "ours", connections)
         if less is not None:
             yield Bar(f"HTTP/1.1: CPU of mitmproxy against ours, {_count(connections)}", less, 10, most=False)
+
+
+def _differences(document: Document) -> Iterator[Bar]:
+    for connections in document["settings"]["connections"]:
+        costs = [median(document, "layers", name, connections) for name in ("ours", "ours-bare")]
+        if costs[0] and costs[1]:
+            what = f"Routes, deadlines, retries, balancing: CPU beyond the bare proxy's, {_count(connections)}"
+            yield Bar(what, (costs[0] - costs[1]) * 1e6, 25, most=True, unit=" µs")
 
 
 def _ratio(document: Document, case: str, one: str, other: str, connections: int) -> float | None:

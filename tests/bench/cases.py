@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tests.bench import peers
+from tests.bench.envoy import envoy, envoy_layers
 from tests.bench.loads import (
     Done,
     h2_varied,
     h2load,
     handshakes,
+    routed,
     transfer,
     transfer_tls,
     varied,
@@ -65,7 +67,7 @@ _TCP: dict[str, Command] = {
     "ours": peers.ours_stack("tcp_detect"),
     "ours-opaque": _opaque,
     "ours-bare": peers.ours_stack("tcp_bare"),
-    "envoy": peers.envoy,
+    "envoy": envoy,
     "haproxy": peers.haproxy,
     "nginx": peers.nginx,
 }
@@ -74,7 +76,7 @@ _HTTP1: dict[str, Command] = {
     "ours": peers.ours,
     "ours-h11": _h11,
     "ours-bare": peers.ours_stack("http_bare"),
-    "envoy": peers.envoy,
+    "envoy": envoy,
     "haproxy": peers.haproxy,
     "nginx": peers.nginx,
     "mitmproxy": peers.mitmproxy,
@@ -98,6 +100,23 @@ CASES: dict[str, Case] = {
     "varied": Case("HTTP/1.1, no two heads alike", "http1", peers.backend, "http1", _HTTP1, varied),
     "http2": Case("HTTP/2, small GET, 10 streams a connection", "http2", peers.backend, "http2", _HTTP2, h2load),
     "h2-varied": Case("HTTP/2, 20,000 paths in turn", "http2", peers.backend, "http2", _HTTP2, h2_varied),
+    # Every request passes all that traffic can pass: what the layers cost beside the bare proxy.
+    "layers": Case(
+        "HTTP/1.1, 100 routes, deadlines, retries, ten balanced endpoints",
+        "http1",
+        peers.ten_backends,
+        "http1",
+        {"ours": peers.ours_stack("http_layers"), "ours-bare": _HTTP1["ours-bare"], "envoy": envoy_layers},
+        routed,
+    ),
+    "observed": Case(
+        "HTTP/1.1, how closely it is watched",
+        "http1",
+        peers.backend,
+        "http1",
+        {f"ours-{variant}": peers.ours_stack(variant) for variant in ("unwatched", "watched", "tapped", "logged")},
+        wrk,
+    ),
     "mtls": Case(
         "HTTP/1.1 from a mesh client, small GET",
         "http1",
@@ -132,7 +151,7 @@ CASES: dict[str, Case] = {
         "http1",
         peers.backend,
         "http1",
-        {"ours": peers.ours, "envoy": peers.envoy},
+        {"ours": peers.ours, "envoy": envoy},
         None,
         connections=False,
         rate=500,

