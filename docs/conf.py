@@ -51,7 +51,7 @@ nitpick_ignore_regex = [
         "py:class",
         r"(Path|datetime(\.datetime)?|(x509|ec)\.\w+|CertificateIssuerPrivateKeyTypes|PublicKey)",
     ),
-    ("py:class", r"(SSL\.Context|os\.PathLike|cryptography\..*)"),
+    ("py:class", r"(SSL\.Context|os\.PathLike|cryptography\..*|Metric)"),
     ("py:class", r"linkerd_proxy\.mesh\.worker\.Job"),  # what a worker process is told: of no use to others
 ]
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-__all__ = ["boolean", "delimited", "double", "fixed64", "message", "packed_sint", "sint", "text", "uint", "varint"]
+__all__ = [
+    "boolean", "delimited", "double", "double_always", "fixed64", "message", "packed_sint", "packed_uint",
+    "sfixed64_always", "sint", "text", "uint", "varint",
+]  # fmt: skip
 
 _VARINT, _FIXED64, _LENGTH = 0, 1, 2  # wire types
 _DOUBLE = struct.Struct("<d")
 _FIXED = struct.Struct("<Q")
+_SIGNED = struct.Struct("<q")
 _SMALL = [bytes((value,)) for value in range(128)]
 
 
@@ -53,6 +57,16 @@ def double(number: int, value: float) -> bytes:
     return varint(number << 3 | _FIXED64) + _DOUBLE.pack(value) if value else b""
 
 
+def double_always(number: int, value: float) -> bytes:
+    """Return a field of type ``double`` that has presence: one of a oneof, or an optional one."""
+    return varint(number << 3 | _FIXED64) + _DOUBLE.pack(value)
+
+
+def sfixed64_always(number: int, value: int) -> bytes:
+    """Return a field of type ``sfixed64`` that has presence; what it can't hold becomes its largest or smallest."""
+    return varint(number << 3 | _FIXED64) + _SIGNED.pack(max(-(1 << 63), min((1 << 63) - 1, value)))
+
+
 def fixed64(number: int, value: int) -> bytes:
     """Return a field of type ``fixed64``."""
     return varint(number << 3 | _FIXED64) + _FIXED.pack(value) if value else b""
@@ -71,6 +85,12 @@ def text(number: int, value: str) -> bytes:
 def packed_sint(number: int, values: Iterable[int]) -> bytes:
     """Return a repeated field of type ``sint32`` or ``sint64``."""
     data = b"".join(varint(_zigzag(value)) for value in values)
+    return message(number, data) if data else b""
+
+
+def packed_uint(number: int, values: Iterable[int]) -> bytes:
+    """Return a repeated field of an unsigned type."""
+    data = b"".join(map(varint, values))
     return message(number, data) if data else b""
 
 

@@ -36,6 +36,7 @@ HOMES = {
     "OpenSSL": {"tls"},
     "service_identity": {"tls"},
     "google": {"grpc"},
+    "prometheus_client": {"metrics"},
     "dns": {"discover"},
     "ruamel": {"document"},
     "pytest": {"testing"},

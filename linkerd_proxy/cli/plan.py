@@ -106,6 +106,11 @@ _OPTIONS = (
         is_flag=True,
         help="Take part in traces that are sampled; spans go where OTEL_EXPORTER_OTLP_ENDPOINT says.",
     ),
+    _given_as(
+        "--otlp-metrics",
+        is_flag=True,
+        help="Send metrics where OTEL_EXPORTER_OTLP_ENDPOINT says, by OTLP with exponential histograms.",
+    ),
     _timeout("--detect-timeout", "10s", "INBOUND_DETECT_TIMEOUT", "How long clients have to show what they speak."),
     _timeout("--connect-timeout", "1s", "INBOUND_CONNECT_TIMEOUT", "How long connecting to the application may take."),
     _timeout("--outbound-detect-timeout", "10s", "OUTBOUND_DETECT_TIMEOUT", "The same for the application's own."),
@@ -167,6 +172,7 @@ class Plan:
         grace: Seconds for a drain.
         identity: What readiness follows: a directory, empty for what the environment says, or None for nothing.
         applications: Where the proxy reaches what it stands before.
+        otlp_metrics: Whether metrics are sent where the environment says.
     """
 
     target: str
@@ -178,6 +184,7 @@ class Plan:
     grace: float
     identity: str | None = None
     applications: tuple[str, ...] = ()
+    otlp_metrics: bool = False
 
 
 def make_plan(ctx: click.Context, target: str | None, values: Values) -> Plan:
@@ -242,6 +249,7 @@ def _plan(
         values["grace"],
         identity,
         applications,
+        values["otlp_metrics"],
     )
 
 

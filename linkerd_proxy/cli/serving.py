@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import trio
@@ -17,16 +17,18 @@ from linkerd_proxy.core.serve import Listener, serve
 from linkerd_proxy.core.shared import hosting
 from linkerd_proxy.core.stack import Stack
 from linkerd_proxy.core.work import Connection
+from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.io.listen import SocketListener, open_listeners
 from linkerd_proxy.mesh.admin import admin as admin_stack
 from linkerd_proxy.mesh.identities import find_identity
 from linkerd_proxy.mesh.load import Argument, load_stack
+from linkerd_proxy.mesh.open_telemetry import otlp_metrics_from_environment
 from linkerd_proxy.mesh.readiness import follow_identity
 from linkerd_proxy.mesh.reserve import reserve
 from linkerd_proxy.mesh.settled import settle
 from linkerd_proxy.mesh.workers import Workers, run_workers
 from linkerd_proxy.metrics.process import process_metrics
-from linkerd_proxy.metrics.registry import current_registry
+from linkerd_proxy.metrics.registry import Registry, current_registry
 from linkerd_proxy.tls.identity import Identity
 
 __all__ = ["Readiness", "Serving", "serve_plan"]
@@ -133,7 +135,7 @@ async def _serve_here(
             readiness.set_certified(False)
             nursery.start_soon(follow_identity, identity, readiness.set_certified)
         await _serve_admin(nursery, admin_stack(drain, stack, ready=lambda: bool(readiness)), admin_listeners)
-        async with trio.open_nursery() as serving:
+        async with _exporting(plan, _own_metrics), trio.open_nursery() as serving:
             both = [*listeners, *outbound]
             await serving.start(lambda *, task_status: serve(stack, both, drain=drain, task_status=task_status))
             settle()
@@ -167,9 +169,15 @@ async def _serve_by_workers(
                 task_status=task_status,
             )
 
+        running: list[Workers] = []
+
+        async def metrics() -> Registry:
+            return await running[0].metrics() if running else current_registry()
+
         async with trio.open_nursery() as nursery:
-            async with trio.open_nursery() as serving:
+            async with _exporting(plan, metrics), trio.open_nursery() as serving:
                 workers: Workers = await serving.start(run)
+                running.append(workers)
                 if identity is not None:
                     readiness.set_certified(False)
                     nursery.start_soon(_follow_workers, workers, readiness)
@@ -177,7 +185,7 @@ async def _serve_by_workers(
                     drain,
                     stack,
                     ready=lambda: workers.ready and bool(readiness),
-                    registry=workers.metrics,
+                    registry=metrics,
                     serves_here=False,
                 )
                 await _serve_admin(nursery, view, admin_listeners)
@@ -192,6 +200,25 @@ async def _listen(held: AsyncExitStack, *addresses: str | None, original_dst: bo
     for listener in listeners:
         held.callback(listener.close)
     return listeners
+
+
+@asynccontextmanager
+async def _exporting(plan: Plan, metrics: Callable[[], Awaitable[Registry]]) -> AsyncIterator[None]:
+    """Send metrics to a collector inside the block, if the plan says so."""
+    if not plan.otlp_metrics:
+        yield
+        return
+    otlp = otlp_metrics_from_environment()
+    if otlp is None:
+        raise InvalidConfiguration(
+            "--otlp-metrics has nowhere to send them: set OTEL_EXPORTER_OTLP_ENDPOINT, as in http://otel-collector:4318"
+        )
+    async with otlp.exporting(metrics):
+        yield
+
+
+async def _own_metrics() -> Registry:
+    return current_registry()
 
 
 async def _follow_workers(workers: Workers, readiness: Readiness) -> None:

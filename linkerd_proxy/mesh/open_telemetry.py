@@ -1,22 +1,38 @@
-"""Where spans go, as OpenTelemetry's environment variables say it."""
+"""Where spans and metrics go, as OpenTelemetry's environment variables say it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
 from linkerd_proxy.address import Address
-from linkerd_proxy.core.stack import Layer
-from linkerd_proxy.core.work import Dial
+from linkerd_proxy.core.stack import Layer, Stack
+from linkerd_proxy.core.work import Dial, Exchange
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.http.client import Client
+from linkerd_proxy.metrics.metric_export import OtlpMetrics
 from linkerd_proxy.metrics.span_export import Otlp
 from linkerd_proxy.tcp.connect import Connect
 
-__all__ = ["otlp_from_environment"]
+__all__ = ["otlp_from_environment", "otlp_metrics_from_environment"]
 
 _PROTOCOLS = {"", "http/protobuf"}
+_TEMPORALITIES = {"", "cumulative"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What the environment says of one signal: which collector, and who we are."""
+
+    stack: Stack[Exchange]
+    authority: str
+    path: str
+    service: str
+    resource: dict[str, str]
+    headers: dict[str, str]
+    timeout: float
 
 
 def otlp_from_environment(
@@ -45,36 +61,102 @@ def otlp_from_environment(
         InvalidConfiguration: for a variable that can't be read, a protocol other than ``http/protobuf``, and for
             ``https`` without ``tls``. No message repeats a value that may be a secret.
     """
-    whole = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip()
+    way = _way(environ, "TRACES", tls, "otlp_from_environment")
+    if way is None:
+        return None
+    return Otlp(
+        way.stack,
+        authority=way.authority,
+        path=way.path,
+        service=way.service,
+        resource=way.resource,
+        headers=way.headers,
+        timeout=way.timeout,
+    )
+
+
+def otlp_metrics_from_environment(
+    environ: Mapping[str, str] = os.environ, *, tls: Layer[Dial, Dial] | None = None
+) -> OtlpMetrics | None:
+    """Return the export of metrics that the environment asks for, or None if it asks for none.
+
+    The variables are those of :func:`otlp_from_environment`, with ``METRICS_`` in the place of ``TRACES_`` and
+    ``/v1/metrics`` as the path, and these:
+
+    =====================================================  ================================================
+    ``OTEL_METRICS_EXPORTER``                              ``otlp``, or ``none`` for no export
+    ``OTEL_METRIC_EXPORT_INTERVAL``                        milliseconds between exports (60,000)
+    ``OTEL_METRIC_EXPORT_TIMEOUT``                         milliseconds for one, if no timeout of OTLP is given
+    ``OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE``  ``cumulative``, the only one there is
+    =====================================================  ================================================
+
+    Args:
+        environ: The variables.
+        tls: What stands before ``Connect`` for an ``https`` endpoint.
+
+    Raises:
+        InvalidConfiguration: for a variable that can't be read, or asks for what there is not. No message repeats a
+            value that may be a secret.
+    """
+    exporter = environ.get("OTEL_METRICS_EXPORTER", "").strip().lower() or "otlp"
+    if exporter not in {"otlp", "none"}:
+        raise InvalidConfiguration(f"OTEL_METRICS_EXPORTER is {exporter!r}: give otlp, or none")
+    way = _way(environ, "METRICS", tls, "otlp_metrics_from_environment") if exporter == "otlp" else None
+    if way is None:
+        return None
+    name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+    temporality = environ.get(name, "").strip().lower()
+    if temporality not in _TEMPORALITIES:
+        raise InvalidConfiguration(f"{name} is {temporality!r}: give cumulative, or nothing")
+    timeout = environ.get("OTEL_METRIC_EXPORT_TIMEOUT", "").strip()
+    if timeout and not _of(environ, "METRICS", "TIMEOUT"):
+        way = replace(way, timeout=_milliseconds("OTEL_METRIC_EXPORT_TIMEOUT", timeout, 0))
+    return OtlpMetrics(
+        way.stack,
+        authority=way.authority,
+        path=way.path,
+        service=way.service,
+        resource=way.resource,
+        headers=way.headers,
+        timeout=way.timeout,
+        interval=_milliseconds(
+            "OTEL_METRIC_EXPORT_INTERVAL", environ.get("OTEL_METRIC_EXPORT_INTERVAL", "").strip(), 60.0
+        ),
+    )
+
+
+def _way(environ: Mapping[str, str], signal: str, tls: Layer[Dial, Dial] | None, function: str) -> _Way | None:
+    own = f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"
+    whole = environ.get(own, "").strip()
     base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
     if not (whole or base) or environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
-    name = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" if whole else "OTEL_EXPORTER_OTLP_ENDPOINT"
-    protocol = _of_traces(environ, "PROTOCOL")
+    name = own if whole else "OTEL_EXPORTER_OTLP_ENDPOINT"
+    protocol = _of(environ, signal, "PROTOCOL")
     if protocol not in _PROTOCOLS:
         raise InvalidConfiguration(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}: give http/protobuf, or nothing")
     scheme, address, authority, path = _endpoint(name, whole or base)
     if scheme == "https" and tls is None:
-        raise InvalidConfiguration(f"{name} asks for https: give tls=... to otlp_from_environment, or an http address")
+        raise InvalidConfiguration(f"{name} asks for https: give tls=... to {function}, or an http address")
     if not whole:
-        path = f"{path.rstrip('/')}/v1/traces"
+        path = f"{path.rstrip('/')}/v1/{signal.lower()}"
     connect = Connect(address)
     resource = _pairs("OTEL_RESOURCE_ATTRIBUTES", environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     service = environ.get("OTEL_SERVICE_NAME", "").strip() or resource.pop("service.name", "linkerd-proxy")
     resource.pop("service.name", None)
-    return Otlp(
+    return _Way(
         Client() | connect if tls is None or scheme == "http" else Client() | tls | connect,
-        authority=authority,
-        path=path or "/",
-        service=service,
-        resource=resource,
-        headers=_pairs("OTEL_EXPORTER_OTLP_HEADERS", _of_traces(environ, "HEADERS")),
-        timeout=_timeout(_of_traces(environ, "TIMEOUT")),
+        authority,
+        path or "/",
+        service,
+        resource,
+        _pairs("OTEL_EXPORTER_OTLP_HEADERS", _of(environ, signal, "HEADERS")),
+        _milliseconds("OTEL_EXPORTER_OTLP_TIMEOUT", _of(environ, signal, "TIMEOUT"), 10.0),
     )
 
 
-def _of_traces(environ: Mapping[str, str], name: str) -> str:
-    value = environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}", "").strip()
+def _of(environ: Mapping[str, str], signal: str, name: str) -> str:
+    value = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_{name}", "").strip()
     return value or environ.get(f"OTEL_EXPORTER_OTLP_{name}", "").strip()
 
 
@@ -93,11 +175,12 @@ def _endpoint(name: str, url: str) -> tuple[str, str, str, str]:
     return parts.scheme, address, parts.netloc, parts.path
 
 
-def _timeout(text: str) -> float:
+def _milliseconds(name: str, text: str, default: float) -> float:
+    """Return as seconds what is written in milliseconds."""
     if not text:
-        return 10.0
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise InvalidConfiguration(f"OTEL_EXPORTER_OTLP_TIMEOUT is {text!r}: give milliseconds, as in 10000")
+        return default
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 40):
+        raise InvalidConfiguration(f"{name} is {text!r}: give milliseconds, as in 10000")
     return int(text) / 1000
 
 

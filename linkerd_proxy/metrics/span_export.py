@@ -12,26 +12,21 @@ from types import MappingProxyType
 
 import trio
 
-from linkerd_proxy.core.background import open_background, unwrapped
-from linkerd_proxy.core.backoff import Backoff
+from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.contain import record_failure
-from linkerd_proxy.core.message import Request, Response, Whole
 from linkerd_proxy.core.own import own_connection
 from linkerd_proxy.core.shared import Resource
 from linkerd_proxy.core.stack import Service, Stack, opened
 from linkerd_proxy.core.work import Exchange
-from linkerd_proxy.errors import BadGateway, InvalidConfiguration, NotAnswered, ResponseTimeout
-from linkerd_proxy.headers import Headers
+from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.metrics.collector import Collector
 from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.metrics.spans import Span, encode_spans
 
 __all__ = ["Otlp", "SpanQueue"]
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
-_BACKOFF = Backoff(1.0, 30.0, 0.5)
 _TRIES = 5
-_AGAIN = frozenset({429, 502, 503, 504})  # OTLP specification, "Retryable Response Codes"
-_ANSWER = 65536  # bytes of a collector's answer that are read; own figure
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -94,6 +89,7 @@ class SpanQueue:
 
     __slots__ = (
         "_busy",
+        "_collector",
         "_dropped",
         "_empty",
         "_errors",
@@ -102,14 +98,22 @@ class SpanQueue:
         "_full",
         "_otlp",
         "_resource",
-        "_service",
         "_some",
         "_spans",
     )
 
     def __init__(self, otlp: Otlp, service: Service[Exchange]) -> None:
         self._otlp = otlp
-        self._service = service
+        self._collector = Collector(
+            service,
+            authority=otlp.authority,
+            path=otlp.path,
+            headers=otlp.headers,
+            timeout=otlp.timeout,
+            tries=_TRIES,
+            dice=otlp.dice,
+            on_error=self._failed,
+        )
         self._resource = {"service.name": otlp.service, **otlp.resource}
         self._spans: deque[Span] = deque()
         self._busy = False
@@ -163,48 +167,16 @@ class SpanQueue:
                 empty.set()
 
     async def _export(self, batch: list[Span]) -> None:
-        data = encode_spans(batch, self._resource)
-        failure: Exception | None = None
-        for number in range(1, _TRIES + 1):
-            try:
-                status, wait = await self._ask(data)
-                failure = BadGateway(f"the collector answered with status {status}", layer="Otlp")
-            except Exception as error:  # whatever fails there is no affair of those whose spans these are
-                status, wait, failure = 0, 0.0, unwrapped(error)
-            if 200 <= status < 300:
-                self._exported.value += len(batch)
-                return
-            self._errors.value += 1
-            if (status and status not in _AGAIN) or number == _TRIES:
-                break
-            await trio.sleep(max(wait, _BACKOFF.seconds(number, self._otlp.dice)))
+        failure = await self._collector.send(encode_spans(batch, self._resource))
+        if failure is None:
+            self._exported.value += len(batch)
+            return
         self._dropped.value += len(batch)
-        if failure is not None:
-            failure.add_note(f"{len(batch)} spans for {self._otlp.authority} are lost")
-            record_failure(failure, own_connection())
+        failure.add_note(f"{len(batch)} spans for {self._otlp.authority} are lost")
+        record_failure(failure, own_connection())
 
-    async def _ask(self, data: bytes) -> tuple[int, float]:
-        """Send a batch; return the collector's status, and the seconds that it wants to be left alone."""
-        otlp = self._otlp
-        headers = Headers([("content-type", "application/x-protobuf"), *otlp.headers.items()])
-        request = Request("POST", otlp.path, headers, Whole(data), authority=otlp.authority)
-        answers: list[Response] = []
-
-        async def respond(response: Response) -> None:
-            if response.is_final:
-                answers.append(response)
-                size = 0
-                while size < _ANSWER and (chunk := await response.body.pull()):
-                    size += len(chunk)
-
-        with trio.move_on_after(otlp.timeout) as scope:
-            await self._service(Exchange(request, respond, own_connection()))
-        if scope.cancelled_caught:
-            raise ResponseTimeout("the collector did not answer", layer="Otlp", waited=otlp.timeout)
-        if not answers:
-            raise NotAnswered("the collector's stack did not answer", layer="Otlp")
-        text = answers[0].headers.get("retry-after") or ""
-        return answers[0].status, min(60.0, float(text)) if text.isascii() and text.isdigit() else 0.0
+    def _failed(self) -> None:
+        self._errors.value += 1
 
     def __repr__(self) -> str:
         return f"<SpanQueue with {len(self._spans)} of {self._otlp.queue} spans for {self._otlp.authority}>"

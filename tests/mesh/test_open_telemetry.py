@@ -5,7 +5,7 @@ import pytest
 from linkerd_proxy.core.stack import Layer
 from linkerd_proxy.core.work import Dial
 from linkerd_proxy.errors import InvalidConfiguration
-from linkerd_proxy.mesh.open_telemetry import otlp_from_environment
+from linkerd_proxy.mesh.open_telemetry import otlp_from_environment, otlp_metrics_from_environment
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -90,3 +90,56 @@ def test_what_can_not_be_read_is_refused_without_repeating_secrets(name, value, 
     with pytest.raises(InvalidConfiguration, match=problem) as caught:
         otlp_from_environment({ENDPOINT: "http://a", name: value})
     assert "s3cret" not in str(caught.value)
+
+
+# --- metrics -----------------------------------------------------------------------------------
+
+
+def test_metrics_have_variables_of_their_own():
+    assert otlp_metrics_from_environment({}) is None
+    assert otlp_metrics_from_environment({ENDPOINT: "http://a", "OTEL_METRICS_EXPORTER": "none"}) is None
+    assert otlp_metrics_from_environment({ENDPOINT: "http://a", "OTEL_SDK_DISABLED": "true"}) is None
+    otlp = otlp_metrics_from_environment(
+        {
+            ENDPOINT: "http://otel.test:4318",
+            "OTEL_METRICS_EXPORTER": "otlp",
+            "OTEL_METRIC_EXPORT_INTERVAL": "5000",
+            "OTEL_METRIC_EXPORT_TIMEOUT": "3000",
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "Cumulative",
+            "OTEL_EXPORTER_OTLP_HEADERS": "x-key=a",
+            "OTEL_SERVICE_NAME": "shop",
+        }
+    )
+    assert (otlp.authority, otlp.path, otlp.service) == ("otel.test:4318", "/v1/metrics", "shop")
+    assert (otlp.interval, otlp.timeout, otlp.headers) == (5.0, 3.0, {"x-key": "a"})
+
+
+def test_their_defaults_and_what_comes_first():
+    otlp = otlp_metrics_from_environment({ENDPOINT: "http://a:1"})
+    assert (otlp.interval, otlp.timeout) == (60.0, 10.0)
+    otlp = otlp_metrics_from_environment(
+        {
+            ENDPOINT: "http://a:1",
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://b:2/own",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:3/other",
+            "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": "2000",
+            "OTEL_METRIC_EXPORT_TIMEOUT": "3000",
+        }
+    )
+    assert (otlp.authority, otlp.path, otlp.timeout) == ("b:2", "/own", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("OTEL_METRICS_EXPORTER", "prometheus", "give otlp, or none"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1m", "OTEL_METRIC_EXPORT_INTERVAL is '1m': give milliseconds"),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "-1", "give milliseconds"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta", "give cumulative"),
+        ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc", "give http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "https://a", "otlp_metrics_from_environment"),
+    ],
+)
+def test_what_they_can_not_mean_is_refused(name, value, problem):
+    with pytest.raises(InvalidConfiguration, match=problem):
+        otlp_metrics_from_environment({ENDPOINT: "http://a", name: value})
