@@ -60,7 +60,7 @@ def accept(
 
 def _check_chain(chain: Sequence[x509.Certificate], anchors: Sequence[x509.Certificate], now: datetime) -> None:
     """Let OpenSSL build the chain, by the same rules as in handshakes."""
-    from OpenSSL import crypto
+    from OpenSSL import SSL, crypto
 
     store = crypto.X509Store()
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)  # an anchor is an anchor, signed by itself or not
@@ -71,6 +71,8 @@ def _check_chain(chain: Sequence[x509.Certificate], anchors: Sequence[x509.Certi
     try:
         crypto.X509StoreContext(store, leaf, between).verify_certificate()
     except crypto.X509StoreContextError as error:
+        # A wrong signature stays in OpenSSL's queue, where the next failure of any connection would find it.
+        SSL._lib.ERR_clear_error()  # type: ignore[attr-defined]
         raise Unusable(f"the certificate does not chain up to a trust anchor: {error}") from None
 
 

@@ -22,6 +22,7 @@ logger: logging.Logger = logging.getLogger("linkerd_proxy")
 _SUITES: Final[bytes] = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 # Linkerd's lists. Where OpenSSL has no ML-KEM (before 3.5) the second is for it.
 _GROUPS: Final[tuple[bytes, ...]] = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
+_UNREADABLE = 200  # characters of why a certificate can't be read
 _DEPTH = 9  # certificates between leaf and anchor, as OpenSSL's command line allows
 
 
@@ -126,12 +127,18 @@ def _on_certificate(connection: SSL.Connection, presented: crypto.X509, number: 
     verification = connection.get_app_data()
     if not isinstance(verification, Verification):
         return bool(good)
-    certificate = presented.to_cryptography()
-    if not good:
-        verification.refused = verification.refused or chain_refusal(number, depth, _described(certificate))
+    try:
+        certificate = presented.to_cryptography()
+        if not good:
+            verification.refused = verification.refused or chain_refusal(number, depth, _described(certificate))
+            return False
+        verification.anchor = verification.anchor or certificate
+        return depth > 0 or verification.accept(certificate, connection.get_context().get_app_data())
+    except (
+        Exception
+    ) as error:  # what OpenSSL can read, the other library need not: several kinds, for bytes of a peer's
+        verification.refused = verification.refused or Refused("malformed", str(error)[:_UNREADABLE])
         return False
-    verification.anchor = verification.anchor or certificate
-    return depth > 0 or verification.accept(certificate, connection.get_context().get_app_data())
 
 
 def _described(certificate: x509.Certificate) -> str:

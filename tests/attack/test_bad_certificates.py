@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from contextlib import suppress
 from ipaddress import ip_address
@@ -12,8 +13,9 @@ import trio
 import trio.testing
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from linkerd_proxy import Dial, Target
 from linkerd_proxy.core.background import unwrapped
@@ -262,6 +264,44 @@ async def test_a_server_with_a_bad_certificate_gets_nothing(issuer, case):
     assert str(error).startswith("Originate: the server's")
     assert len(str(error)) < 1000
     assert "\n" not in str(error)
+
+
+UNREADABLE = {
+    "a version that there is not": lambda der: der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", 1),
+    "a thirteenth month": lambda der: re.sub(rb"(?s)(\x17\x0d..)..", rb"\g<1>13", der, count=1),
+}
+"""Certificates that OpenSSL reads and cryptography does not."""
+
+
+def unreadable(issuer, side, case):
+    leaf = issuer.issue(WEB)
+    der = UNREADABLE[case](leaf.certificate.public_bytes(Encoding.DER))
+    assert der != leaf.certificate.public_bytes(Encoding.DER)
+    source = SSL._ffi.from_buffer(der)
+    bio = SSL._ffi.gc(SSL._lib.BIO_new_mem_buf(source, len(der)), SSL._lib.BIO_free)
+    engine = lax(leaf, side)
+    certificate = SSL._ffi.gc(SSL._lib.d2i_X509_bio(bio, SSL._ffi.NULL), SSL._lib.X509_free)
+    assert SSL._lib.SSL_use_certificate(engine._ssl, certificate) == 1
+    key = crypto.PKey.from_cryptography_key(leaf.key)
+    assert SSL._lib.SSL_use_PrivateKey(engine._ssl, key._pkey) == 1
+    return engine
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+async def test_a_client_with_a_certificate_that_one_library_reads_and_another_does_not_gets_nothing(
+    issuer, caplog, case
+):
+    answer, lines = await attempt_at_server(Given(issuer.credentials(API)), unreadable(issuer, "client", case), caplog)
+    assert "alert" in str(answer)
+    assert check_counted("server", "malformed")
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+async def test_a_server_with_a_certificate_that_one_library_reads_and_another_does_not_gets_nothing(issuer, case):
+    error = await attempt_at_client(Given(issuer.credentials(API)), unreadable(issuer, "server", case))
+    assert isinstance(error, UpstreamHandshakeFailed)
+    assert check_counted("client", "malformed") == error.reason
 
 
 async def test_a_client_without_a_certificate_is_refused_where_one_is_required(issuer, caplog):
