@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 
 import click
@@ -15,6 +15,7 @@ import trio
 from linkerd_proxy.address import AnyAddress
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.serve import Listener, serve
+from linkerd_proxy.core.shared import hosting
 from linkerd_proxy.core.stack import Stack, opened
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import InvalidConfiguration
@@ -130,27 +131,41 @@ async def serve_config(
 async def _serve_here(
     plan: ConfigPlan, drain: Drain, admin_listeners: Sequence[Listener], task_status: trio.TaskStatus[Serving]
 ) -> None:
-    doors = Doors(drain)
     document = replace(plan.document, grace=plan.grace)
-    async with doors.changing_to(document) as bound:
-        configuration = Configuration(plan.path, document, bound=bound, listening=doors)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(reload_on_hangup, configuration)
-        await _serve_admin(nursery, admin_stack(drain, Shown(configuration)), admin_listeners)
-        async with opened(configuration.swap) as service, trio.open_nursery() as serving:
-            await serving.start(doors.serve, service)
-            nursery.start_soon(configuration.follow)
-            settle()
-            task_status.started(Serving(configuration.swap.stack, bound, _addresses(admin_listeners)))
-        nursery.cancel_scope.cancel()
+    certified = _Certified()
+    with closing(Doors(drain)) as doors:
+        async with doors.changing_to(document) as bound:
+            configuration = Configuration(plan.path, document, bound=bound, listening=doors)
+        # What is shared outlives those who follow it, beside the stacks that use it.
+        async with hosting(), trio.open_nursery() as nursery:
+            await nursery.start(reload_on_hangup, configuration)
+            view = admin_stack(drain, Shown(configuration), ready=lambda: certified.now)
+            await _serve_admin(nursery, view, admin_listeners)
+            async with opened(configuration.swap) as service, trio.open_nursery() as serving:
+                await serving.start(doors.serve, service)
+                nursery.start_soon(configuration.follow)
+                nursery.start_soon(configuration.follow_identity, certified.set)
+                settle()
+                task_status.started(Serving(configuration.swap.stack, bound, _addresses(admin_listeners)))
+            nursery.cancel_scope.cancel()
+
+
+class _Certified:
+    """Whether the proxy can prove who it is."""
+
+    def __init__(self) -> None:
+        self.now = False
+
+    def set(self, certified: bool) -> None:
+        self.now = certified
 
 
 async def _serve_by_workers(
     plan: ConfigPlan, drain: Drain, admin_listeners: Sequence[Listener], task_status: trio.TaskStatus[Serving]
 ) -> None:
-    for name, entry in plan.document.listeners.items():
-        if entry.original_dst:
-            raise InvalidConfiguration(f"listener {name!r}: original_dst needs one process: say workers: 1")
+    redirected = {entry.original_dst for entry in plan.document.listeners.values()}
+    if len(redirected) > 1:
+        raise InvalidConfiguration("workers: all listeners have original_dst or none; make two proxies, or workers: 1")
     with ExitStack() as held:
         bound: dict[str, list[AnyAddress]] = {}
         for name, entry in plan.document.listeners.items():
@@ -164,6 +179,7 @@ async def _serve_by_workers(
                 workers=plan.workers,
                 arguments=as_arguments(plan.path, bound),
                 drain=drain,
+                original_dst=redirected == {True},
                 task_status=task_status,
             )
 

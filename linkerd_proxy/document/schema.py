@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import math
+import textwrap
 import types
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
@@ -81,13 +83,16 @@ def _dataclass(cls: type[object], definitions: dict[str, Schema]) -> Schema:
 
 def _object(cls: type[object], definitions: dict[str, Schema]) -> Schema:
     required: list[str] = []
+    texts = field_texts(cls)
     properties: dict[str, Schema] = {}
     for key, (field, kind) in document_fields(cls).items():
         properties[key] = _of(kind, definitions)
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             required.append(key)
-        elif isinstance(field.default, (str, int, float, bool)) and field.default == field.default:
+        elif isinstance(field.default, _written(kind)) and field.default == field.default:
             properties[key]["default"] = field.default
+        if field.name in texts:
+            properties[key]["description"] = texts[field.name]
     found: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
     if required:
         found["required"] = required
@@ -95,3 +100,24 @@ def _object(cls: type[object], definitions: dict[str, Schema]) -> Schema:
     if not text.startswith(f"{cls.__name__}("):  # what dataclass makes up where there is none
         found["description"] = " ".join(text.partition("\n\n")[0].split())
     return found
+
+
+def _written(kind: Any) -> tuple[type[object], ...]:
+    """Return the types of defaults that look as the document would write them."""
+    if get_origin(kind) is Annotated and any(isinstance(note, Text) for note in get_args(kind)[1:]):
+        return (str,)
+    return (str, int, float, bool)
+
+
+def field_texts(cls: type[object]) -> dict[str, str]:
+    """Return the docstrings that stand below a dataclass's fields in its source; none where there is no source."""
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    except (OSError, TypeError):
+        return {}
+    assert isinstance(tree, ast.ClassDef)
+    texts: dict[str, str] = {}
+    for field, text in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            texts[ast.unparse(field.target)] = " ".join(str(text.value.value).replace("``", "").split())
+    return texts

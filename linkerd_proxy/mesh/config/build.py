@@ -32,6 +32,7 @@ from linkerd_proxy.route.tls import TlsRoute
 from linkerd_proxy.tcp.forward import Forward
 from linkerd_proxy.tcp.transport_header import TransportHeader
 from linkerd_proxy.tls.identity import Identity
+from linkerd_proxy.tls.meshed import Meshed
 from linkerd_proxy.tls.terminate import Terminate
 
 __all__ = ["build", "web_context"]
@@ -60,8 +61,14 @@ def build(
     kept = Kept() if kept is None else kept
     identity = None if document.identity is None else kept.keep(document.identity.identity(base))
     backends = Backends(document.backends, identity, base, kept)
+    notes: list[Layer[Exchange, Exchange]] = []
+    if document.access_log is not None:
+        notes.append(document.access_log.layer(base))
+    if document.trace is not None:
+        notes.append(document.trace.layer(kept))
     stacks = {
-        name: _Listening(name, entry, identity, backends, base).stack() for name, entry in document.listeners.items()
+        name: _Listening(name, entry, identity, backends, base, notes).stack()
+        for name, entry in document.listeners.items()
     }
     if len(stacks) == 1:
         return next(iter(stacks.values()))
@@ -99,15 +106,23 @@ class _Listening:
     """Makes the stack of one listener."""
 
     def __init__(
-        self, name: str, entry: ListenerEntry, identity: Identity | None, backends: Backends, base: Path
+        self,
+        name: str,
+        entry: ListenerEntry,
+        identity: Identity | None,
+        backends: Backends,
+        base: Path,
+        notes: Sequence[Layer[Exchange, Exchange]],
     ) -> None:
         self._entry = entry
         self._identity = identity
         self._backends = backends
         self._base = base
+        self._notes = notes
         self._labels = {"listener": name}
         self._policy = None if entry.policy is None else server_policy(entry.policy, name)
         self._name = name
+        self._shared: tuple[Stack[Exchange] | None, Stack[Connection] | None] = None, None
 
     def stack(self) -> Stack[Connection]:
         entry = self._entry
@@ -129,10 +144,14 @@ class _Listening:
         return Detect(http=http, otherwise=raw, timeout=entry.detect_timeout, opaque_ports=opaque, race=race)
 
     def _http(self, server: Layer[Connection, Exchange]) -> Stack[Connection]:
-        return Metrics[Connection](self._labels) | server | self._answered()
+        answered, raw = self._shared
+        if answered is None:  # clients by TLS and without share routes, limits and policies
+            answered = self._answered()
+            self._shared = answered, raw
+        return Metrics[Connection](self._labels) | server | answered
 
     def _answered(self) -> Stack[Exchange]:
-        """Return what serves requests, from the metrics on."""
+        """Return what serves requests, from the log on."""
         entry = self._entry
         meshed = self._identity is not None and entry.tls is not None and entry.tls.certificate is None
         stack = routed(entry, self._backends, self._name)
@@ -147,10 +166,21 @@ class _Listening:
         if meshed:
             stack = InboundHeaders() | stack
         # Metrics stands outside Rescue: it counts the answers that clients get, those of our own making too.
-        return Metrics(self._labels) | Tap() | Rescue(headers="meshed" if meshed else True) | stack
+        # A trace stands outside of them, whose exemplars name it, and inside the log, whose lines do.
+        stack = Metrics(self._labels) | Tap() | Rescue(headers="meshed" if meshed else True) | stack
+        for layer in reversed(self._notes):
+            stack = layer | stack
+        return stack
 
     def _raw(self) -> Stack[Connection]:
         """Return what serves connections of which nothing is known."""
+        answered, raw = self._shared
+        if raw is None:
+            raw = self._forwarded()
+            self._shared = answered, raw
+        return raw
+
+    def _forwarded(self) -> Stack[Connection]:
         entry = self._entry
         stack = self._unrouted()
         if entry.tcp_routes:
@@ -232,6 +262,7 @@ class _Listening:
         if spoken == "tcp":
             return end | header | self._raw()
         # Other proxies send the requests of many clients on one connection, so they may do more.
-        server = Http(limits=BETWEEN_PROXIES) if tls.require_identity else Http()
-        http = self._http(server | Downgrade())
+        http = self._http(Http(limits=BETWEEN_PROXIES) | Downgrade())
+        if not tls.require_identity:
+            http = Meshed(meshed=http, otherwise=self._http(Http()))
         return end | header | (http if spoken == "http" else self._detecting(http, self._raw(), _RACE))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,10 @@ from linkerd_proxy.mesh.config.build import build
 from linkerd_proxy.mesh.config.document import ProxyDocument
 from linkerd_proxy.mesh.config.kept import Kept
 from linkerd_proxy.mesh.config.read import read_config
+from linkerd_proxy.mesh.readiness import follow_identity
 from linkerd_proxy.mesh.swap import Swap
 from linkerd_proxy.metrics.registry import current_registry
+from linkerd_proxy.tls.identity import Identity
 
 __all__ = ["Bound", "Configuration", "Configured", "Listening", "Shown"]
 
@@ -97,6 +99,8 @@ class Configuration:
         stack = build(self.document, base=self.path.parent, bound=bound, kept=self._kept)
         self.swap: Swap[Connection] = Swap(stack, grace=self.document.grace)
         self._lock = trio.Lock()
+        self._identity = self._kept_identity()
+        self._changed = trio.Event()
         self._seen = self._look()
 
     async def reload(self) -> bool:
@@ -119,12 +123,19 @@ class Configuration:
                 return False
             self._tell_restarts(document)
             self.document, self._kept = document, kept
+            self._identity = self._kept_identity()
+            changed, self._changed = self._changed, trio.Event()
+            changed.set()
             self._seen = [(path, dict(self._seen).get(path, _sign(path))) for path in self._files()]
             self.reloads += 1
             self.problem = ""
             self._count("good")
             logger.info("%s was read again: it is served by from now on", self.path)
             return True
+
+    def _kept_identity(self) -> Identity | None:
+        entry = self.document.identity
+        return None if entry is None else self._kept.keep(entry.identity(self.path.parent))
 
     def _refused(self, error: Exception) -> None:
         self.swap.grace = self.document.grace
@@ -144,6 +155,18 @@ class Configuration:
         for name in ("admin", "workers", "log"):
             if getattr(document, name) != getattr(self.document, name):
                 logger.warning("%s: another %s takes a restart, all else is served by now", self.path, name)
+
+    async def follow_identity(self, tell: Callable[[bool], None]) -> None:
+        """Tell whether the proxy can prove who it is, at once and at every change, for ever; True if it need not."""
+        while True:
+            changed = self._changed
+            if self._identity is None:
+                tell(True)
+                await changed.wait()
+                continue
+            async with open_background() as nursery:
+                nursery.start_soon(follow_identity, self._identity, tell)
+                await changed.wait()
 
     async def follow(self) -> None:
         """Read the file again whenever it, or a certificate that it names, has changed; for ever.

@@ -11,7 +11,9 @@ from linkerd_proxy.document.shape import Range, Text
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.mesh.config.backends import BackendEntry
 from linkerd_proxy.mesh.config.listeners import ListenerEntry
+from linkerd_proxy.mesh.config.observing import AccessLogEntry, TraceEntry
 from linkerd_proxy.mesh.config.words import Duration, Where
+from linkerd_proxy.mesh.identities import find_identity
 from linkerd_proxy.mesh.log_level import parse_log_level
 from linkerd_proxy.tls.identity import Identity
 
@@ -20,7 +22,7 @@ __all__ = ["IdentityEntry", "ProxyDocument"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityEntry:
-    """What the proxy proves to its mesh, and whom it trusts: files, or the SPIFFE agent of this host."""
+    """What the proxy proves to its mesh, and whom it trusts; it comes from one of the three sources."""
 
     directory: str | None = None
     """Where ``cert.pem``, ``key.pem`` and ``ca.pem`` are, read anew when they change."""
@@ -34,15 +36,26 @@ class IdentityEntry:
     """Where the SPIFFE agent listens: ``unix:///path``, or ``tcp://127.0.0.1:port``."""
     name: str | None = None
     """The SPIFFE ID to use, where the agent has several."""
+    environment: bool = False
+    """Whether the environment tells, by Linkerd's variables: an authority, an agent or a directory."""
 
     def __post_init__(self) -> None:
-        if (self.directory is None) == (self.spiffe is None):
-            raise InvalidConfiguration("an identity comes from files or from an agent: give directory or spiffe")
+        if (self.directory is not None) + (self.spiffe is not None) + self.environment != 1:
+            raise InvalidConfiguration("an identity has one source: give directory, spiffe, or environment: true")
         if self.spiffe is not None:
             self.identity(Path())
 
     def identity(self, base: Path) -> Identity:
-        """Return the identity, its directory relative to ``base``."""
+        """Return the identity, its directory relative to ``base``.
+
+        Raises:
+            InvalidConfiguration: if the environment does not tell it.
+        """
+        if self.environment:
+            found = find_identity()
+            if found is None:
+                raise InvalidConfiguration("identity: the environment does not tell one; give directory or spiffe")
+            return found
         if self.spiffe is not None:
             from linkerd_proxy.mesh.spiffe import spiffe
 
@@ -68,6 +81,10 @@ class ProxyDocument:
     """Where work goes, by names of your choice."""
     identity: IdentityEntry | None = None
     """What the proxy proves to its mesh."""
+    access_log: AccessLogEntry | None = None
+    """A line for each request."""
+    trace: TraceEntry | None = None
+    """Taking part in traces."""
     admin: Where | None = None
     """Where to serve /live, /ready, /metrics and /config."""
     grace: Duration = 120.0

@@ -92,6 +92,12 @@ class Doors:
                 task_status.started()
                 await self._drain.wait()
 
+    def close(self) -> None:
+        """Close every listener at once. A second call changes nothing."""
+        for door in self._doors.values():
+            for listener in door.listeners:
+                listener.close()
+
     def _drain_all(self) -> None:
         for door in self._doors.values():
             door.drain.grace = self._drain.grace

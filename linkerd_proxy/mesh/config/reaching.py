@@ -20,15 +20,14 @@ from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.http.client import Client
 from linkerd_proxy.http.mesh_headers import OutboundHeaders
 from linkerd_proxy.http.upgrade import BETWEEN_PROXIES, Upgrade
-from linkerd_proxy.io.transport_header import ALPN
 from linkerd_proxy.mesh.config.backends import BackendEntry
 from linkerd_proxy.mesh.config.kept import Kept
 from linkerd_proxy.mesh.config.words import BackendRefs, named_backends
+from linkerd_proxy.mesh.peer import reaching
 from linkerd_proxy.metrics.layer import Metrics
 from linkerd_proxy.route.split import Backend, Split
 from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.tcp.proxy_protocol import SendProxyProtocol
-from linkerd_proxy.tcp.transport_header import SendTransportHeader
 from linkerd_proxy.tls.identity import Identity
 from linkerd_proxy.tls.originate import Originate
 
@@ -174,14 +173,9 @@ class _Way:
         Raises:
             InvalidConfiguration: if the endpoint wants to know who connects, and there is nothing to prove.
         """
-        aimed = Towards(endpoint) | Metrics[Dial]({"backend": self.name})
-        if endpoint.identity is None:
-            return aimed | self._connect(self.web)
-        if self.identity is None:
-            raise InvalidConfiguration(
-                f"{endpoint.identity} wants to know who connects: give the proxy an identity of its own"
-            )
-        return aimed | SendTransportHeader() | self._connect(Originate(self.identity, alpn=(ALPN,)))
+        peer = endpoint.identity
+        connect = self._connect(self.web if peer is None else None)
+        return reaching(Towards(endpoint), peer, self.identity, connect, {"backend": self.name})
 
     def ask(self, endpoint: Endpoint | None) -> Layer[Exchange, Dial]:
         """Return the layers that ask an endpoint; one that has an identity is a proxy of the mesh, asked in HTTP/2."""
