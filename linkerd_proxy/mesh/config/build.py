@@ -15,6 +15,7 @@ from linkerd_proxy.http.mesh_headers import InboundHeaders
 from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.http.server import Http
 from linkerd_proxy.http.upgrade import BETWEEN_PROXIES, Downgrade
+from linkerd_proxy.mesh.config.claims import NoClientId
 from linkerd_proxy.mesh.config.dispatch import ByListener, OnlyTls
 from linkerd_proxy.mesh.config.document import ProxyDocument
 from linkerd_proxy.mesh.config.kept import Kept
@@ -165,6 +166,8 @@ class _Listening:
             stack = Authorize(self._policy) | stack
         if meshed:
             stack = InboundHeaders() | stack
+        elif self._identity is not None:
+            stack = NoClientId() | stack
         # Metrics stands outside Rescue: it counts the answers that clients get, those of our own making too.
         # A trace stands outside of them, whose exemplars name it, and inside the log, whose lines do.
         stack = Metrics(self._labels) | Tap() | Rescue(headers="meshed" if meshed else True) | stack

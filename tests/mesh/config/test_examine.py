@@ -1,0 +1,169 @@
+"""Looking a configuration over: certificates, files, patterns and ports, beside its words."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from linkerd_proxy.io.listen import open_listeners
+from linkerd_proxy.mesh.config.examine import examine
+from linkerd_proxy.mesh.config.regex import nests_repetitions
+from linkerd_proxy.testing import Authority
+from linkerd_proxy.tls.store import key_pem, to_pem
+
+REST = "backends: {app: {endpoints: ['10.0.0.1:80']}}\n"
+
+
+async def found(tmp_path, text, **options):
+    """Return the findings as (severity, line, path, text)."""
+    path = tmp_path / "proxy.yaml"
+    path.write_text(text)
+    findings = await examine(path, **options)
+    return [(one.severity, one.line, one.path, one.text) for one in findings]
+
+
+# --- identities and certificates -----------------------------------------------------------------
+
+
+def write(directory, made, authority) -> None:
+    directory.mkdir()
+    (directory / "cert.pem").write_bytes(to_pem(made.chain))
+    (directory / "key.pem").write_bytes(key_pem(made.key))
+    (directory / "ca.pem").write_bytes(authority.roots)
+
+
+MESH = "identity: {directory: id}\nlisteners: {web: {address: '127.0.0.1:0', tls: {}, backend_refs: [app]}}\n" + REST
+
+
+async def test_a_good_identity_is_no_finding(tmp_path) -> None:
+    authority = Authority()
+    write(tmp_path / "id", authority.issue("web.mesh.local"), authority)
+    assert await found(tmp_path, MESH) == []
+
+
+async def test_an_identity_that_expired_another_key_and_missing_files_are_told(tmp_path) -> None:
+    authority = Authority()
+    made = authority.issue("web.mesh.local", lifetime=-60)
+    write(tmp_path / "id", made, authority)
+    ((severity, line, path, text),) = await found(tmp_path, MESH)
+    assert (severity, line, path) == ("error", 1, "identity")
+    assert "expired" in text
+    good, other = authority.issue("web.mesh.local"), authority.issue("api.mesh.local")
+    (tmp_path / "id" / "cert.pem").write_bytes(to_pem(good.chain))
+    (tmp_path / "id" / "key.pem").write_bytes(key_pem(other.key))
+    ((_, line, path, text),) = await found(tmp_path, MESH)
+    assert (line, path) == (1, "identity")
+    assert "key" in text
+    os.unlink(tmp_path / "id" / "key.pem")
+    ((_, _, _, text),) = await found(tmp_path, MESH)
+    assert "key.pem: No such file or directory" in text
+
+
+WEB = (
+    "listeners:\n  web:\n    address: 127.0.0.1:0\n    tls: {certificate: a.pem, key: a.key}\n    backend_refs: [app]\n"
+    + REST
+)
+
+
+async def test_certificates_of_the_web_are_looked_at_with_the_clock(tmp_path) -> None:
+    made = Authority().ca.issue_cert("a.example")
+    (tmp_path / "a.pem").write_bytes(made.cert_chain_pems[0].bytes())
+    (tmp_path / "a.key").write_bytes(made.private_key_pem.bytes())
+    assert await found(tmp_path, WEB) == []
+    from cryptography import x509
+
+    ends = x509.load_pem_x509_certificate(made.cert_chain_pems[0].bytes()).not_valid_after_utc
+    cases = [
+        (ends + timedelta(1), "error", "expired at"),
+        (ends - timedelta(1), "warning", "expires at"),
+        (datetime.now(UTC) - timedelta(40000), "error", "is not valid before"),
+    ]
+    for now, severity, words in cases:
+        ((told, line, path, text),) = await found(tmp_path, WEB, now=lambda now=now: now)
+        assert (told, line, path) == (severity, 4, "listeners.web.tls")
+        assert words in text
+    (tmp_path / "a.key").write_bytes(Authority().ca.issue_cert("a.example").private_key_pem.bytes())
+    ((severity, _, _, text),) = await found(tmp_path, WEB)
+    assert severity == "error"
+    assert "can't be used together" in text
+
+
+# --- files, patterns, ports ----------------------------------------------------------------------
+
+
+async def test_a_bad_file_of_endpoints_is_told_with_its_own_line(tmp_path) -> None:
+    (tmp_path / "e.json").write_text('{"endpoints": [\n"no port"]}')
+    text = "listeners: {web: {address: '127.0.0.1:0', backend_refs: [app]}}\nbackends:\n  app:\n    file: e.json\n"
+    ((severity, line, path, told),) = await found(tmp_path, text)
+    assert (severity, line, path) == ("error", 4, "backends.app.file")
+    assert "e.json:2: endpoints[0]: 'no port' has no port" in told
+
+
+@pytest.mark.parametrize(
+    ("pattern", "nests"),
+    [
+        ("(a+)+b", True),
+        ("(a*)*", True),
+        ("(a+b?)*c", True),
+        ("((a+)b)+", True),
+        ("(a{2,})+", True),
+        ("(?:a+){2,}", True),
+        ("(a+)?", False),
+        ("(a+){2,3}", False),
+        ("(ab)+", False),
+        ("a+b*c+", False),
+        (r"(a\+)+", False),
+        ("([a+]b)+", False),
+        ("([^]+]x)*", False),
+        (r"\(a+\)+", False),
+        ("(a+)b+", False),
+        ("(a{2})+", False),
+        ("", False),
+    ],
+)
+def test_repetitions_in_repetitions(pattern, nests) -> None:
+    assert nests_repetitions(pattern) is nests
+
+
+async def test_ports_are_tried_only_if_asked_for(tmp_path) -> None:
+    (listener,) = await open_listeners("127.0.0.1:0")
+    try:
+        text = f"listeners:\n  web:\n    address: {listener.address}\n    backend_refs: [app]\n{REST}"
+        assert await found(tmp_path, text) == []
+        ((severity, line, path, told),) = await found(tmp_path, text, ports=True)
+        assert (severity, line, path) == ("error", 3, "listeners.web.address")
+        assert "Address already in use" in told
+    finally:
+        listener.close()
+
+
+async def test_what_is_wrong_in_one_part_hides_nothing_of_another(tmp_path) -> None:
+    text = (
+        "identity: {directory: id}\n"
+        "listeners:\n"
+        "  web:\n"
+        "    bogus: 1\n"
+        "    address: 127.0.0.1:0\n"
+        "    tls: {certificate: a.pem, key: a.key}\n"
+        "    backend_refs: [nobody]\n"
+        "    routes: [{rules: [{matches: [{path: {type: RegularExpression, value: '(a+)+'}}], backend_refs: [app]}]}]\n"
+        "backends: {app: {file: none.json}}\n"
+    )
+    lines = [(severity, line) for severity, line, _, _ in await found(tmp_path, text)]
+    errors = [("error", line) for line in (1, 4, 6, 7)]
+    assert lines == [*errors, ("warning", 8), ("error", 9)]
+
+
+async def test_a_file_that_can_not_be_read_is_one_finding(tmp_path) -> None:
+    (finding,) = await examine(tmp_path / "none.yaml")
+    assert (finding.severity, finding.line) == ("error", 0)
+    assert finding.told("none.yaml") == "none.yaml: it can't be read: No such file or directory"
+    path = tmp_path / "bad.yaml"
+    path.write_text("a: [")
+    (finding,) = await examine(path)
+    assert "no YAML" in finding.text
+
+
+async def test_the_example_of_the_how_to_has_no_findings() -> None:
+    assert await examine(Path(__file__).parents[3] / "examples" / "proxy.yaml") == []
