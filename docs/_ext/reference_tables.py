@@ -23,6 +23,7 @@ import linkerd_proxy
 from linkerd_proxy.document.convert import document_fields
 from linkerd_proxy.document.shape import Tagged, Text
 from linkerd_proxy.errors import CODES
+from linkerd_proxy.mesh.explanations import EXPLANATIONS, meaning
 
 PACKAGE = Path(linkerd_proxy.__file__).parent
 
@@ -55,6 +56,34 @@ def failure_codes() -> str:
         for code, error in sorted(CODES.items())
     )
     return list_table(("Code", "Error", "HTTP", "gRPC", "What happened", "What to do"), (6, 16, 8, 14, 30, 26), rows)
+
+
+def failure_pages() -> str:
+    """Return a section for each failure code: what it says, its cause, where to look and what to do."""
+    lines: list[str] = []
+    for code, explained in EXPLANATIONS.items():
+        title = f"{code}: {meaning(code).rstrip('.')}"
+        lines += [
+            f".. _failure-{code}:",
+            "",
+            ".. index::",
+            f"   single: {code}",
+            "   single: failure code; " + code,
+            "",
+        ]
+        lines += [title, "-" * len(title), ""]
+        for name, text in (
+            ("Cause", explained.cause),
+            ("Where to look", explained.look),
+            ("What to do", explained.remedy),
+        ):
+            lines += [f"*{name}.* {_literal(text)}", ""]
+    return "\n".join(lines)
+
+
+def _literal(text: str) -> str:
+    """Return a text with the characters escaped that mean something in reStructuredText."""
+    return re.sub(r"([*`|_\\])", r"\\\1", text)
 
 
 def field_docs(cls: type[object]) -> dict[str, str]:
@@ -269,6 +298,14 @@ class FailureCodes(SphinxDirective):
         return self.parse_text_to_nodes(failure_codes())
 
 
+class FailurePages(SphinxDirective):
+    """``.. failure-pages::``."""
+
+    def run(self) -> list[nodes.Node]:
+        """Insert the sections."""
+        return self.parse_text_to_nodes(failure_pages(), allow_section_headings=True)
+
+
 class Metrics(SphinxDirective):
     """``.. metrics::``."""
 
@@ -322,6 +359,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("drawn", Drawn)
     app.add_directive("failure-codes", FailureCodes)
+    app.add_directive("failure-pages", FailurePages)
     app.add_directive("metrics", Metrics)
     app.add_directive("dataclass-fields", Fields)
     app.add_directive("configuration", Configuration)

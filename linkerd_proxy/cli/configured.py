@@ -26,6 +26,7 @@ from linkerd_proxy.mesh.config.document import ProxyDocument
 from linkerd_proxy.mesh.config.doors import Doors
 from linkerd_proxy.mesh.config.read import read_config
 from linkerd_proxy.mesh.config.worker import TARGET, as_arguments, reload_on_hangup
+from linkerd_proxy.mesh.log_format import log_to
 from linkerd_proxy.mesh.log_level import apply_log_level
 from linkerd_proxy.mesh.reserve import reserve
 from linkerd_proxy.mesh.settled import settle
@@ -35,7 +36,7 @@ from linkerd_proxy.metrics.registry import current_registry
 
 __all__ = ["ConfigPlan", "Serving", "plan_of", "serve_config"]
 
-_OWN = {"admin", "workers", "grace", "log"}
+_OWN = {"admin", "workers", "grace", "log", "log_format"}
 """Options that win over what the file says."""
 
 
@@ -69,7 +70,7 @@ def plan_of(ctx: click.Context, path: str, values: dict[str, object]) -> ConfigP
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name.replace('_', '-')} says what the file of --config says: leave out either")
     document = read_config(path)
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    log_to(form=str(values["log_format"]))
     if "log" in given:
         logging.getLogger("linkerd_proxy").setLevel(values["log"])  # type: ignore[arg-type]  # click made it a level
     else:

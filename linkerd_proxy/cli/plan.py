@@ -14,6 +14,7 @@ from linkerd_proxy.http.h1.codec import make_codec
 from linkerd_proxy.io.loopback import loopbacks
 from linkerd_proxy.mesh.commanded import app_address
 from linkerd_proxy.mesh.load import Argument
+from linkerd_proxy.mesh.log_format import FORMATS, log_to
 
 __all__ = ["PREFIX", "Plan", "Values", "make_plan", "plan_options"]
 
@@ -137,6 +138,14 @@ _OPTIONS = (
         help="How long connections may take to end in a drain.",
     ),
     _given_as("--log", type=LOG_LEVEL, default="warn", variable="LOG", help="The level of the log."),
+    _given_as(
+        "--log-format",
+        type=click.Choice(FORMATS, case_sensitive=False),
+        default="PLAIN",
+        show_default=True,
+        variable="LOG_FORMAT",
+        help="Lines of text, or of JSON.",
+    ),
 )
 _OURS = {"codec", "identity", "require_identity", "detect_timeout", "connect_timeout", "access_log", "trace"}
 _TO_ONLY = {"opaque", "peer_identity"}
@@ -198,7 +207,7 @@ def make_plan(ctx: click.Context, target: str | None, values: Values) -> Plan:
     Raises:
         click.UsageError, InvalidConfiguration: if they don't fit together.
     """
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    log_to(form=values["log_format"])
     logging.getLogger("linkerd_proxy").setLevel(values["log"])
     if target is not None:
         if values["to"]:

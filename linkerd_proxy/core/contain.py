@@ -158,7 +158,8 @@ class FailureLog:
         self.tokens -= 1
         more = f" ({self.suppressed} more not logged)" if self.suppressed else ""
         self.suppressed = 0
-        logger.warning("%s %s from %s to %s%s", code, text, connection.peer, connection.local, more)
+        where = {"code": code, "peer": connection.peer, "local": connection.local}  # for those who want no text
+        logger.warning("%s %s from %s to %s%s", code, text, connection.peer, connection.local, more, extra=where)
         if code == "BUG" and logger.isEnabledFor(logging.DEBUG):
             trace = "".join(traceback.format_exception(error))
             logger.debug("%s", trace)

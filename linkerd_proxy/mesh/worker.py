@@ -23,6 +23,7 @@ from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.channel import Channel
 from linkerd_proxy.mesh.identities import find_identity
 from linkerd_proxy.mesh.load import Argument, load_stack
+from linkerd_proxy.mesh.log_format import log_to
 from linkerd_proxy.mesh.readiness import follow_identity
 from linkerd_proxy.mesh.settled import settle
 from linkerd_proxy.mesh.signals import drain_on_signals
@@ -44,6 +45,7 @@ class Job:
         addresses: Where to listen; the ports are shared with the other workers.
         grace: Seconds for a drain.
         log_level: Of the ``linkerd_proxy`` logger.
+        log_format: The form of its lines.
         original_dst: Whether connections shall tell where they were going before iptables redirected them.
         identity: What readiness follows: a directory, empty for what the environment says, or None for nothing.
     """
@@ -55,6 +57,7 @@ class Job:
     log_level: str = "WARNING"
     original_dst: bool = False
     identity: str | None = None
+    log_format: str = "PLAIN"
 
     def to_json(self) -> str:
         """Return it as one line."""
@@ -138,7 +141,7 @@ def main() -> int:
     job = Job.from_json(sys.argv[1])
     descriptor = int(sys.argv[2])
     os.set_inheritable(descriptor, False)  # what a user's code spawns must not keep the parent waiting
-    logging.basicConfig(level=logging.WARNING, format=f"%(levelname)s worker {os.getpid()}: %(message)s")
+    log_to(form=job.log_format, worker=os.getpid())
     logging.getLogger("linkerd_proxy").setLevel(job.log_level)
 
     async def run() -> int:

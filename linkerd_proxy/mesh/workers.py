@@ -19,6 +19,7 @@ from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.mesh.channel import Channel
 from linkerd_proxy.mesh.load import Argument
+from linkerd_proxy.mesh.log_format import current_log_format
 from linkerd_proxy.mesh.reserve import reserve
 from linkerd_proxy.mesh.worker import Job
 from linkerd_proxy.metrics.registry import Registry, current_registry
@@ -80,6 +81,7 @@ async def run_workers(
             logging.getLevelName(logger.getEffectiveLevel()),
             original_dst,
             identity,
+            current_log_format(),
         )
         group = Workers([one.address for one in bound], workers, job, drain)
         try:
