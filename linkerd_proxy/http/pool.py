@@ -10,7 +10,7 @@ import trio
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Dial, Target
-from linkerd_proxy.errors import Overloaded, UpstreamClosed
+from linkerd_proxy.errors import ConnectFailed, Overloaded
 from linkerd_proxy.http.deadlines import Deadlines
 from linkerd_proxy.http.h1.client import ClientConnection
 from linkerd_proxy.http.h1.heads import Heads
@@ -204,7 +204,7 @@ class Pool:
         try:
             await self._inner(Dial(self._target, use))
             if waiter.connection is None:
-                waiter.failure = UpstreamClosed("the dial ended without a connection", layer="Client")
+                waiter.failure = ConnectFailed("the dial ended without a connection", layer="Client")
         except Exception as error:  # it is raised where the connection is waited for
             waiter.failure = unwrapped(error)
         finally:

@@ -11,7 +11,7 @@ from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.message import Whole
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Dial, Exchange, Target
-from linkerd_proxy.errors import Overloaded, UpstreamClosed, UpstreamUnsent
+from linkerd_proxy.errors import ConnectFailed, Overloaded, UpstreamUnsent
 from linkerd_proxy.http.deadlines import Deadline, Deadlines
 from linkerd_proxy.http.limits import Limits
 
@@ -152,7 +152,7 @@ class H2Pool:
                 self._deadlines.remove(kept.idle)
                 self._tell()
 
-        failure: Exception = UpstreamClosed("the dial ended without a connection", layer="Client")
+        failure: Exception = ConnectFailed("the dial ended without a connection", layer="Client")
         try:
             await self._inner(Dial(self._target, use))
         except Exception as error:  # it is raised where the connection is waited for
