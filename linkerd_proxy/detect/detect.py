@@ -177,7 +177,7 @@ class _Detector:
             result = sniffer.feed(heard) or await self._listen_on(connection.stream, start, sniffer)
         self._note(result, start)
         if result not in {"eof", "error"}:
-            await self._dispatch(connection, result, sniffer.data)
+            await self._dispatch(connection, result, sniffer)
 
     async def _listen_on(self, stream: trio.abc.ReceiveStream, start: float, sniffer: Sniffer) -> Result:
         """Take more bytes until they tell; the deadline is the same."""
@@ -191,8 +191,9 @@ class _Detector:
             return "not_http"  # ended where more was needed: otherwise gets these bytes, and the end after them
         return "partial"
 
-    async def _dispatch(self, connection: Connection, result: Result, data: bytearray) -> None:
-        stream = Rewound(connection.stream, data) if data else connection.stream
+    async def _dispatch(self, connection: Connection, result: Result, sniffer: Sniffer) -> None:
+        data = sniffer.data
+        stream = Rewound(connection.stream, data, sniffer.hello) if data else connection.stream
         match result:
             case "http/1" | "http/2":
                 await self._http(connection.with_stream(stream, protocol=result))

@@ -5,6 +5,8 @@ RFC 8446 sections 4.1.2 and 5.1, RFC 5246 section 7.4.1.2, RFC 6066 section 3 (S
 
 from __future__ import annotations
 
+import re
+import struct
 from dataclasses import dataclass
 
 __all__ = ["MAX_BYTES", "MAX_HELLO", "ClientHello", "ClientHelloReader"]
@@ -18,6 +20,10 @@ _HANDSHAKE = 22
 _CLIENT_HELLO = 1
 _SERVER_NAME = 0
 _ALPN = 16
+_LENGTH = struct.Struct(">H")
+_EXTENSION = struct.Struct(">HH")  # type, length
+_NAME = struct.Struct(">BH")  # type, length
+_VISIBLE = re.compile(rb"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,88 +123,85 @@ class ClientHelloReader:
         return f"<ClientHelloReader {self.hello or self._verdict}, {len(self._message)} bytes of message>"
 
 
-class _Fields:
-    """Vectors of TLS' presentation language, cut off one after the other."""
-
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def __bool__(self) -> bool:
-        return self._at < len(self._data)
-
-    def take(self, size: int) -> bytes:
-        end = self._at + size
-        if end > len(self._data):
-            raise _Malformed
-        data = self._data[self._at : end]
-        self._at = end
-        return data
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
-
-    def vector(self, width: int, least: int = 0) -> bytes:
-        """Take a vector whose length is a number of ``width`` bytes, and at least ``least``."""
-        size = self.number(width)
-        if size < least:
-            raise _Malformed
-        return self.take(size)
-
-
 def _parse(body: bytes) -> ClientHello:
-    fields = _Fields(body)
-    fields.take(2 + 32)  # version and random
-    if len(fields.vector(1)) > 32 or len(fields.vector(2, 2)) % 2:  # session id, cipher suites
+    """Read the message: every proxied TLS connection begins with this, so it goes by offsets and cuts little out."""
+    size = len(body)
+    server_name: str | None = None
+    alpn: tuple[bytes, ...] = ()
+    seen: set[int] = set()
+    try:
+        at = _find_extensions(body)
+        while at < size:
+            kind, length = _EXTENSION.unpack_from(body, at)
+            at += 4
+            if at + length > size or kind in seen:
+                raise _Malformed
+            seen.add(kind)
+            if kind == _SERVER_NAME:
+                server_name = _server_name(body[at : at + length])
+            elif kind == _ALPN:
+                alpn = _protocols(body[at : at + length])
+            at += length
+    except (IndexError, struct.error):
+        raise _Malformed from None
+    return ClientHello(server_name, alpn)
+
+
+def _find_extensions(body: bytes) -> int:
+    """Return where they begin, after checking what comes before: the length itself if there are none."""
+    at = 2 + 32  # version and random
+    if body[at] > 32:  # session id
         raise _Malformed
-    fields.vector(1, 1)  # compression methods
-    extensions = _extensions(fields)
-    return ClientHello(_server_name(extensions.get(_SERVER_NAME)), _protocols(extensions.get(_ALPN)))
-
-
-def _extensions(fields: _Fields) -> dict[int, bytes]:
-    extensions: dict[int, bytes] = {}
-    if not fields:  # TLS 1.2 and older may have none
-        return extensions
-    inside = _Fields(fields.vector(2))
-    while inside:
-        kind = inside.number(2)
-        if kind in extensions:
-            raise _Malformed
-        extensions[kind] = inside.vector(2)
-    if fields:
+    at += 1 + body[at]
+    (length,) = _LENGTH.unpack_from(body, at)  # cipher suites
+    if length < 2 or length % 2:
         raise _Malformed
-    return extensions
-
-
-def _server_name(extension: bytes | None) -> str | None:
-    if extension is None:
-        return None
-    fields = _Fields(extension)
-    names = _Fields(fields.vector(2, 1))
-    if fields:
+    at += 2 + length
+    if body[at] < 1:  # compression methods
         raise _Malformed
+    at += 1 + body[at]
+    if at == len(body):  # TLS 1.2 and older may have none
+        return at
+    (length,) = _LENGTH.unpack_from(body, at)
+    if at + 2 + length != len(body):
+        raise _Malformed
+    return at + 2
+
+
+def _server_name(extension: bytes) -> str | None:
+    size = len(extension)
+    (length,) = _LENGTH.unpack_from(extension)
+    if length < 1 or 2 + length != size:
+        raise _Malformed
+    at = 2
     found: bytes | None = None
-    while names:
-        kind = names.number(1)
-        name = names.vector(2, 1)
+    while at < size:
+        kind, length = _NAME.unpack_from(extension, at)
+        at += 3
+        name = extension[at : at + length]
+        if length < 1 or len(name) != length:
+            raise _Malformed
+        at += length
         if kind == 0:  # host_name; at most one of a kind
-            if found is not None or not all(0x21 <= byte <= 0x7E for byte in name):
+            if found is not None or not _VISIBLE.fullmatch(name):
                 raise _Malformed
             found = name
     return None if found is None else found.decode("ascii").lower()
 
 
-def _protocols(extension: bytes | None) -> tuple[bytes, ...]:
-    if extension is None:
-        return ()
-    fields = _Fields(extension)
-    names = _Fields(fields.vector(2, 2))
-    if fields:
+def _protocols(extension: bytes) -> tuple[bytes, ...]:
+    size = len(extension)
+    (length,) = _LENGTH.unpack_from(extension)
+    if length < 2 or 2 + length != size:
         raise _Malformed
+    at = 2
     found: list[bytes] = []
-    while names:
-        found.append(names.vector(1, 1))
+    while at < size:
+        length = extension[at]
+        at += 1
+        name = extension[at : at + length]
+        if length < 1 or len(name) != length:
+            raise _Malformed
+        at += length
+        found.append(name)
     return tuple(found)

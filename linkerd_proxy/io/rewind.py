@@ -7,6 +7,7 @@ from typing import cast
 
 import trio
 
+from linkerd_proxy.io.client_hello import ClientHello
 from linkerd_proxy.io.streams import SocketStream, abort_nowait, watch_hangup
 
 __all__ = ["Rewound"]
@@ -20,13 +21,25 @@ class Rewound(trio.abc.HalfCloseableStream):
     Args:
         stream: What is underneath. Closing this closes it.
         data: The bytes that were taken from it already.
+        hello: The ClientHello that they are, if they were read as one: nobody needs to read it again.
     """
 
-    __slots__ = ("_data", "stream")
+    __slots__ = ("_data", "_hello", "stream")
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream, data: bytes | bytearray | memoryview) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        data: bytes | bytearray | memoryview,
+        hello: ClientHello | None = None,
+    ) -> None:
         self.stream: trio.abc.HalfCloseableStream = stream
         self._data = bytes(data)
+        self._hello = hello
+
+    @property
+    def hello(self) -> ClientHello | None:
+        """The ClientHello that the bytes put back are, as long as all of them are there; None if nobody read it."""
+        return self._hello
 
     @property
     def bytes_received(self) -> int:
@@ -41,6 +54,7 @@ class Rewound(trio.abc.HalfCloseableStream):
     def take(self) -> bytes:
         """Return the bytes that are left and forget them."""
         data, self._data = self._data, b""
+        self._hello = None
         return data
 
     async def receive_some(self, max_bytes: int | None = 65536) -> bytes | bytearray:
@@ -51,6 +65,7 @@ class Rewound(trio.abc.HalfCloseableStream):
             raise ValueError("max_bytes must be at least 1")
         await trio.lowlevel.checkpoint()
         data = self._data
+        self._hello = None
         if max_bytes is None or len(data) <= max_bytes:
             self._data = b""
             return data
@@ -71,12 +86,12 @@ class Rewound(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Close the inner stream and forget the bytes."""
-        self._data = b""
+        self.take()
         await self.stream.aclose()
 
     def abort(self) -> None:
         """Reset the inner stream, if it can be, and forget the bytes."""
-        self._data = b""
+        self.take()
         abort_nowait(self.stream)
 
     def watch_hangup(self, callback: Callable[[], None] | None) -> None:

@@ -13,7 +13,7 @@ from linkerd_proxy.tls.federation import anchors_of_all
 from linkerd_proxy.tls.identity import Credentials, LiveIdentity
 from linkerd_proxy.tls.reasons import chain_refusal
 from linkerd_proxy.tls.refusal import Refused, Side
-from linkerd_proxy.tls.verify import Verification
+from linkerd_proxy.tls.verify import Verification, presented
 
 __all__ = ["Contexts", "egress_context", "mesh_context"]
 
@@ -122,21 +122,21 @@ class _Choose:
         return next((name for name in self.protocols if name in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
 
 
-def _on_certificate(connection: SSL.Connection, presented: crypto.X509, number: int, depth: int, good: int) -> bool:
+def _on_certificate(connection: SSL.Connection, shown: crypto.X509, number: int, depth: int, good: int) -> bool:
     """Say whether a certificate of the peer's chain is accepted: OpenSSL asks from the anchor down to the leaf."""
     verification = connection.get_app_data()
     if not isinstance(verification, Verification):
         return bool(good)
     try:
-        certificate = presented.to_cryptography()
         if not good:
-            verification.refused = verification.refused or chain_refusal(number, depth, _described(certificate))
+            described = _described(shown.to_cryptography())
+            verification.refused = verification.refused or chain_refusal(number, depth, described)
             return False
-        verification.anchor = verification.anchor or certificate
+        certificate = presented(crypto.dump_certificate(crypto.FILETYPE_ASN1, shown))
+        verification.anchor = verification.anchor or certificate.certificate
         return depth > 0 or verification.accept(certificate, connection.get_context().get_app_data())
-    except (
-        Exception
-    ) as error:  # what OpenSSL can read, the other library need not: several kinds, for bytes of a peer's
+    # What OpenSSL can read, the other library need not: several kinds, for bytes of a peer's.
+    except Exception as error:
         verification.refused = verification.refused or Refused("malformed", str(error)[:_UNREADABLE])
         return False
 

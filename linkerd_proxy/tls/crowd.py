@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import trio
-
-from linkerd_proxy.tls.refusal import Refused
 
 __all__ = ["Crowd"]
 
@@ -32,23 +27,19 @@ class Crowd:
         self._limit = limit
         self._under_way: dict[trio.CancelScope, float] = {}  # in the order in which they began
 
-    @contextmanager
-    def joined(self) -> Iterator[None]:
-        """Count the block as a handshake under way.
+    def join(self, scope: trio.CancelScope, now: float) -> None:
+        """Count a handshake as under way.
 
-        Raises:
-            Refused: ``crowded``, if it was ended in favour of others.
+        Args:
+            scope: What it runs in, and what is cancelled if it has to give way.
+            now: Trio's time.
         """
-        now = trio.current_time()
         self._make_room(now)
-        with trio.CancelScope() as scope:
-            self._under_way[scope] = now
-            try:
-                yield
-            finally:
-                self._under_way.pop(scope, None)
-        if scope.cancelled_caught:
-            raise Refused("crowded")
+        self._under_way[scope] = now
+
+    def leave(self, scope: trio.CancelScope) -> bool:
+        """Count it no longer, and say whether it was still welcome: False if it was ended in favour of others."""
+        return self._under_way.pop(scope, None) is not None
 
     def _make_room(self, now: float) -> None:
         under_way = self._under_way

@@ -42,6 +42,8 @@ async def hear(stream: trio.abc.HalfCloseableStream) -> Heard:
     """
     data = bytearray()
     if isinstance(stream, Rewound):
+        if (hello := stream.hello) is not None:  # whoever looked at the bytes has read it
+            return Heard(stream.stream, stream.take(), hello)
         data += stream.take()
         stream = stream.stream
     reader = ClientHelloReader()

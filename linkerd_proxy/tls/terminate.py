@@ -175,20 +175,26 @@ class _Terminator:
     async def _begin(self, connection: Connection) -> tuple[Heard, TlsStream | None]:
         """Hear whom the connection is for, and finish the handshake if that is this proxy."""
         start = trio.current_time()
-        with trio.CancelScope(deadline=start + self._config.timeout):
+        crowd, welcome = self._crowd, True
+        with trio.CancelScope(deadline=start + self._config.timeout) as scope:
             try:
                 heard = await hear(connection.stream)
                 if heard.hello is None or not self._is_for_us(heard.hello):
                     return heard, None
                 self._metrics.total.value += 1
-                with self._crowd.joined():
+                crowd.join(scope, trio.current_time())
+                try:
                     stream = await shake(heard.stream, self._make(), initial=heard.data)
-                    self._metrics.seconds.record(trio.current_time() - start)
-                    return heard, stream
+                finally:
+                    welcome = crowd.leave(scope)
+                self._metrics.seconds.record(trio.current_time() - start)
+                return heard, stream
             except Refused as refused:
                 raise self._failure(refused) from refused.__cause__
             except trio.BrokenResourceError as error:
                 raise self._failure(Refused("reset", str(error))) from error
+        if not welcome:
+            raise self._failure(Refused("crowded"))
         raise self._failure(Refused("timeout"), waited=self._config.timeout)
 
     def _is_for_us(self, hello: ClientHello) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from cryptography import x509
@@ -12,7 +13,9 @@ from linkerd_proxy.tls.identity import Credentials
 from linkerd_proxy.tls.names import is_spiffe, problem_of
 from linkerd_proxy.tls.refusal import Refused
 
-__all__ = ["Verification", "identity_of"]
+__all__ = ["Presented", "Verification", "identity_of", "presented"]
+
+_REMEMBERED = 1024  # certificates: of a mesh's workloads that come again and again; each takes some 2 KB
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -35,12 +38,12 @@ class Verification:
     refused: Refused | None = None
     """Why the certificate was not accepted."""
 
-    def accept(self, leaf: x509.Certificate, trusting: Credentials | None = None) -> bool:
+    def accept(self, leaf: Presented, trusting: Credentials | None = None) -> bool:
         """Check a leaf whose chain is good for whom we trust. Never raises: it is called from within OpenSSL."""
         if not self.named:
             return True
         try:
-            name = identity_of(leaf)
+            name = leaf.name
             if self.expected is not None and name != self.expected:
                 raise Refused("identity", f"{name} instead of {self.expected}")
             if trusting is not None:
@@ -50,6 +53,35 @@ class Verification:
             return False
         self.name = name
         return True
+
+
+class Presented:
+    """A certificate that a peer showed, read as far as somebody asked."""
+
+    __slots__ = ("_name", "certificate")
+
+    def __init__(self, certificate: x509.Certificate) -> None:
+        self.certificate: x509.Certificate = certificate
+        self._name: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The identity that it proves. Raises as :func:`identity_of`, each time."""
+        if self._name is None:
+            self._name = identity_of(self.certificate)
+        return self._name
+
+    def __repr__(self) -> str:
+        return f"<Presented {self._name or 'certificate'}>"
+
+
+@lru_cache(_REMEMBERED)
+def presented(der: bytes) -> Presented:
+    """Read a certificate that OpenSSL found good, by its bytes: once, for what one says does not change.
+
+    Its time is not looked at here: OpenSSL does that in every handshake.
+    """
+    return Presented(x509.load_der_x509_certificate(der))
 
 
 def identity_of(leaf: x509.Certificate) -> str:
