@@ -152,7 +152,9 @@ class _Terminator:
         """Serve one connection."""
         heard, stream = await self._begin(connection)
         if stream is not None:
-            await self._inner(replace(connection, stream=stream, tls=stream.tls, protocol=None))
+            inside = connection.with_stream(stream)
+            inside.tls, inside.protocol = stream.tls, None
+            await self._inner(inside)
             await take_leave(stream)  # not after a failure: what the client got must not look whole
             return
         hello = heard.hello
@@ -200,9 +202,8 @@ class _Terminator:
     def _is_for_us(self, hello: ClientHello) -> bool:
         names = self._config.server_names
         if names is None:
-            if self._identity is None or not is_dns_like(self._identity.name):
-                return True
-            return hello.server_name == self._identity.name
+            own = None if self._identity is None else self._identity.name
+            return own is None or hello.server_name == own or not is_dns_like(own)
         return "*" in names or (hello.server_name or "") in names
 
     def _failure(self, refused: Refused, waited: float | None = None) -> HandshakeFailed:
