@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import trio
 
@@ -57,7 +57,7 @@ class Http(Layer[Connection, Exchange]):
                 stream = connection.stream
                 if isinstance(stream, Rewound):  # its bytes are ours: without it in between, every call costs less
                     initial = stream.take()
-                    connection = replace(connection, stream=stream.stream)
+                    connection = connection.with_stream(stream.stream)
                 is_h2 = _known(connection)
                 if is_h2 is None:
                     initial = await _first_bytes(connection, initial, limits.header_timeout)

@@ -149,7 +149,8 @@ def _parse(body: bytes) -> ClientHello:
 
 def _find_extensions(body: bytes) -> int:
     """Return where they begin, after checking what comes before: the length itself if there are none."""
-    at = 2 + 32  # version and random
+    at: int = 2 + 32  # version and random
+    length: int
     if body[at] > 32:  # session id
         raise _Malformed
     at += 1 + body[at]

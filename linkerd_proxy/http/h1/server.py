@@ -62,7 +62,8 @@ async def serve_h1(
         if server.refusal is not None:
             await server.refuse(server.refusal)
             raise server.refusal
-        await server.linger()
+        if not server.over:
+            await server.linger()
     finally:
         watch_hangup(server.stream, None)
         deadlines.remove(server.reading)
@@ -85,6 +86,7 @@ class ServerConnection:
         "connection",
         "continue_due",
         "heads",
+        "over",
         "reading",
         "refusal",
         "scope",
@@ -112,6 +114,8 @@ class ServerConnection:
         self._scheme = "https" if connection.tls is not None else "http"
         self._answer: Answer | None = None
         self._count = 0
+        self.over: bool = False
+        """Whether the client's end came, or the connection broke: nothing more is to be taken in."""
         self._idle = False
         self._half_open = False
         self._waited = 0.0
@@ -233,9 +237,14 @@ class ServerConnection:
     async def receive(self) -> bytes:
         """Return what arrives, ``b""`` at the end; a broken connection cancels the exchange."""
         try:
-            return bytes(await self.stream.receive_some(_READ))
+            data = bytes(await self.stream.receive_some(_READ))
         except _GONE:
-            await self.lost()
+            self.over = True
+            if not self._idle:
+                await self.lost()
+            return b""  # between two requests there is nothing to cancel
+        self.over = not data
+        return data
 
     async def more(self, body: Incoming) -> None:
         """Receive more of a request's body, sending the 100 that the client may wait for."""
