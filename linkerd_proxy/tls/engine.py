@@ -7,10 +7,14 @@ from typing import Protocol
 from linkerd_proxy.core.work import Tls
 from linkerd_proxy.io.streams import Data
 
-__all__ = ["MAX_PIECE", "Engine"]
+__all__ = ["MAX_PIECE", "OVERGROWN", "RECORD", "Engine"]
 
 MAX_PIECE = 65536
 """How much plaintext :meth:`Engine.encrypt` takes at once: four records of the largest size."""
+RECORD = 16384
+"""Bytes of plaintext in the largest record."""
+OVERGROWN = 65536
+"""Bytes of answers that a peer may provoke without taking them: key updates without end."""
 
 
 class Engine(Protocol):

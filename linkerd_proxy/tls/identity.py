@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -87,6 +87,10 @@ class LiveIdentity:
         """Whether there is a certificate that is valid at that time (UTC): what readiness asks."""
         credentials = self.credentials
         return credentials is not None and credentials.not_before <= now < credentials.not_after
+
+    def is_ready(self) -> bool:
+        """Whether it is valid now, by the system's clock: what layers with this identity announce."""
+        return self.is_valid(datetime.now(UTC))
 
     async def wait_changed(self) -> Credentials:
         """Wait until other credentials are published, and return them."""

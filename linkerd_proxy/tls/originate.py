@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from linkerd_proxy.address import Address
+from linkerd_proxy.core.ready import announce_ready
 from linkerd_proxy.core.shared import shared
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Dial, Target
@@ -58,6 +59,8 @@ class Originate(Layer[Dial, Dial]):
         IdentityMismatch: if the upstream proved another identity. Nothing of the work was sent.
         UpstreamHandshakeFailed: with a ``reason``, if there was no agreement, or not in time. Nothing was sent.
         NoCredentials: if the proxy has no certificate yet.
+
+    It is ready (``core.ready``) while the identity has a valid certificate: a balancer waits for that.
     """
 
     identity: Identity | None = None
@@ -91,6 +94,7 @@ class Originate(Layer[Dial, Dial]):
             from linkerd_proxy.tls.context import Contexts
 
             async with shared(self.identity) as live:
+                announce_ready(live.is_ready)
                 contexts = Contexts(live, "client")
                 yield _Originator(self, self._of_mesh(contexts), inner).serve
         else:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+import trio
 from OpenSSL import SSL
 
 from linkerd_proxy.tls.refusal import Refused
 
-__all__ = ["alert_in", "chain_refusal", "refusal_of"]
+__all__ = ["broken_by", "chain_refusal", "refusal_of"]
 
 # Numbers of openssl/x509_vfy.h, X509_V_ERR_...
 _CHAIN: Final[dict[int, str]] = {
@@ -88,11 +89,13 @@ def refusal_of(error: SSL.Error) -> Refused:
     return Refused("protocol", text)
 
 
-def alert_in(error: SSL.Error) -> str | None:
-    """Return the alert that the peer sent, if that is what went wrong."""
+def broken_by(error: SSL.Error) -> trio.BrokenResourceError:
+    """Return what a stream raises for a failure after the handshake: the peer's alert, or what was wrong."""
     text = _text(error)
     _, found, alert = text.partition("alert ")
-    return alert if found else None
+    broken = trio.BrokenResourceError(f"the peer sent the TLS alert {alert!r}" if found else f"TLS failed: {text}")
+    broken.__cause__ = error
+    return broken
 
 
 def _text(error: SSL.Error) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from linkerd_proxy.core.ready import announce_ready
 from linkerd_proxy.core.shared import shared
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Connection
@@ -68,6 +69,8 @@ class Terminate(Layer[Connection, Connection]):
         HandshakeFailed: with a ``reason``, if the client was refused or did not finish in time.
         NoCredentials: if there is no certificate yet.
 
+    It is ready (``core.ready``) while the identity has a valid certificate.
+
     A server that speaks first is found by ``Detect(tls=Terminate(...))``; alone, this waits for the client.
     """
 
@@ -98,6 +101,7 @@ class Terminate(Layer[Connection, Connection]):
             from linkerd_proxy.tls.context import Contexts
 
             async with shared(self.identity) as live:
+                announce_ready(live.is_ready)
                 contexts = Contexts(live, "server", alpn=self.alpn, require_identity=self.require_identity)
                 yield _Terminator(self, live, lambda: _mesh_engine(contexts), inner).serve
         else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ssl
 
 import pytest
 import trio
+from OpenSSL import SSL
 from trio.testing import (
     check_half_closeable_stream,
     lockstep_stream_pair,
@@ -15,29 +17,43 @@ from trio.testing import (
 
 from linkerd_proxy.core.work import Tls
 from linkerd_proxy.io.streams import SocketStream, abort, watch_hangup
+from linkerd_proxy.tls import direct
 from linkerd_proxy.tls.context import mesh_context
 from linkerd_proxy.tls.handshake import shake
 from linkerd_proxy.tls.openssl import OpenSSLEngine
+from linkerd_proxy.tls.public import Public
 from linkerd_proxy.tls.stdlib import StdlibEngine
 from linkerd_proxy.tls.stream import TlsStream
 from linkerd_proxy.tls.verify import Verification
 from tests.io.conftest import tcp_sockets
 from tests.tls.conftest import API, WEB, both, issuer_pem
 
-ENGINES = ["openssl", "stdlib"]
+ENGINES = ["openssl", "public", "stdlib"]
+
+
+def public_engine():
+    """Return the engine as it is where pyOpenSSL is other inside than this package knows it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(direct, "is_possible", lambda: False)
+        spec = importlib.util.find_spec("linkerd_proxy.tls.openssl")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    assert issubclass(module.OpenSSLEngine, Public)
+    return module.OpenSSLEngine
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def engines(request, issuer, tmp_path_factory):
     """Make the two engines of a connection."""
-    if request.param == "openssl":
+    if request.param != "stdlib":
+        engine = OpenSSLEngine if request.param == "openssl" else public_engine()
         client = mesh_context(issuer.credentials(API), "client")
         server = mesh_context(issuer.credentials(WEB), "server")
 
         def make():
             return (
-                OpenSSLEngine(client, server=False, server_name=WEB, verification=Verification(WEB)),
-                OpenSSLEngine(server, server=True, verification=Verification()),
+                engine(client, server=False, server_name=WEB, verification=Verification(WEB)),
+                engine(server, server=True, verification=Verification()),
             )
 
         return make
@@ -67,6 +83,21 @@ def connect(engines):
             return tuple(TlsStream(end.stream, end._engine, **options) if options else end for end in streams)
 
     return connect
+
+
+def test_the_way_past_pyopenssl_is_taken_only_where_it_is_whole(monkeypatch):
+    assert direct.is_possible()
+    assert issubclass(OpenSSLEngine, direct.Direct)
+    for name in ("_lib", "_ffi"):
+        with monkeypatch.context() as patch:
+            patch.delattr(SSL, name)
+            assert not direct.is_possible()
+    with monkeypatch.context() as patch:
+        patch.setattr(direct, "_FUNCTIONS", (*direct._FUNCTIONS, "SSL_renamed"))
+        assert not direct.is_possible()
+    with monkeypatch.context() as patch:
+        patch.delattr(SSL.Connection, "_raise_ssl_error")
+        assert not direct.is_possible()
 
 
 async def test_passes_trios_conformance_kit(connect):
