@@ -72,7 +72,9 @@ def _check_chain(chain: Sequence[x509.Certificate], anchors: Sequence[x509.Certi
         crypto.X509StoreContext(store, leaf, between).verify_certificate()
     except crypto.X509StoreContextError as error:
         # A wrong signature stays in OpenSSL's queue, where the next failure of any connection would find it.
-        SSL._lib.ERR_clear_error()  # type: ignore[attr-defined]
+        library = getattr(SSL, "_lib", None)
+        if library is not None:
+            library.ERR_clear_error()
         raise Unusable(f"the certificate does not chain up to a trust anchor: {error}") from None
 
 
