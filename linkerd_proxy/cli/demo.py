@@ -18,7 +18,7 @@ import trio
 from linkerd_proxy._version import __version__
 from linkerd_proxy.address import AnyAddress
 from linkerd_proxy.cli.demo_view import Lines, Silence, TableView, View, rich_is_installed
-from linkerd_proxy.cli.options import SECONDS
+from linkerd_proxy.cli.options import ADDRESS, SECONDS
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.serve import serve
@@ -51,8 +51,11 @@ _GRACE = 2.0  # seconds that connections of the demonstration get to end
     type=click.Path(path_type=Path),
     help="Write its certificates there, and the script that is this demonstration.",
 )
+@click.option("--admin", type=ADDRESS, help="Serve an admin endpoint there: open it in a browser, or use top and tap.")
 @click.pass_context
-def demo(ctx: click.Context, seconds: float | None, plain: bool, as_json: bool, keep: Path | None) -> None:
+def demo(
+    ctx: click.Context, seconds: float | None, plain: bool, as_json: bool, keep: Path | None, admin: str | None
+) -> None:
     """Start a mesh on loopback, on ports that the system chooses: the application web, and three replicas of api, of
     which one is slow and one fails 1 % of its calls. Each has a sidecar, so everything between them has mutual TLS:
     HTTP/1.1, gRPC, and a TCP protocol in which the server speaks first. Web makes 50 requests a second in each of them,
@@ -61,7 +64,7 @@ def demo(ctx: click.Context, seconds: float | None, plain: bool, as_json: bool, 
     The exit status is 0 if 99 % of the requests succeeded and all connections had mutual TLS, else 1.
     """  # noqa: D205  # the summary takes four lines
     view = _view(plain, as_json)
-    figures, elapsed = trio.run(_demo, seconds, view, not as_json, keep)
+    figures, elapsed = trio.run(_demo, seconds, view, not as_json, keep, admin)
     asked = [row for row in figures if not row.of_replica]
     failed, total = sum(row.failed for row in asked), sum(row.requests for row in asked)
     if as_json:
@@ -81,7 +84,9 @@ def _view(plain: bool, as_json: bool) -> View:
     return TableView() if not plain and sys.stdout.isatty() and rich_is_installed() else Lines()
 
 
-async def _demo(seconds: float | None, view: View, verbose: bool, keep: Path | None) -> tuple[list[Row], float]:
+async def _demo(
+    seconds: float | None, view: View, verbose: bool, keep: Path | None, admin: str | None
+) -> tuple[list[Row], float]:
     # What the other commands don't need is loaded here.
     from linkerd_proxy.cli.demo_figures import Figures
     from linkerd_proxy.cli.demo_kept import keep_mesh
@@ -105,8 +110,9 @@ async def _demo(seconds: float | None, view: View, verbose: bool, keep: Path | N
             ending.callback(drain_all)
             mesh = await start_mesh(start, random.Random(1))  # the same pretended work in every demonstration
             kept = keep_mesh(keep, mesh) if keep is not None else None
+            looking = None if admin is None else await _serve_admin(serving, ending, admin, mesh)
             if verbose:
-                _print_introduction(mesh, kept)
+                _print_introduction(mesh, kept, looking)
             traffic = Traffic(mesh.address, _RATE)
             figures = Figures(traffic.all, current_registry())
             started = trio.current_time()
@@ -160,7 +166,19 @@ async def _stop_on_signals(traffic: Traffic, scope: trio.CancelScope) -> None:
             stopping = True
 
 
-def _print_introduction(mesh: Mesh, kept: Path | None) -> None:
+async def _serve_admin(serving: trio.Nursery, ending: AsyncExitStack, address: str, mesh: Mesh) -> AnyAddress:
+    """Serve an admin endpoint as long as the mesh; all of it is in this process, so it tells of both sides."""
+    from linkerd_proxy.mesh.admin import admin
+
+    drain = Drain(_GRACE)
+    ending.callback(drain.start)
+    listeners = await open_listeners(address)
+    stack = admin(Drain(), mesh.sidecar, name="both sidecars")
+    serving.start_soon(_serve, stack, listeners, drain)
+    return listeners[0].address
+
+
+def _print_introduction(mesh: Mesh, kept: Path | None, admin: AnyAddress | None) -> None:
     click.echo(f"linkerd-proxy {__version__}: two applications, a sidecar each, mutual TLS between them\n")
     click.echo(f"  {mesh.web.name}, whose sidecar listens on {mesh.address}:")
     click.echo("\n".join(f"    {line}" for line in str(mesh.sidecar).splitlines()))
@@ -168,6 +186,9 @@ def _print_introduction(mesh: Mesh, kept: Path | None) -> None:
     click.echo("Try it meanwhile, as web:")
     click.echo(f"  curl http://{mesh.address}/hello")
     click.echo(f"  curl --http2-prior-knowledge http://{mesh.address}/hello\n")
+    if admin is not None:
+        click.echo(f"admin on {admin}")
+        click.echo(f"  open http://{admin}/ in a browser, or try linkerd-proxy top --admin {admin}\n")
     if kept is not None:
         click.echo(f"Make it your own: python {kept}\n")
 

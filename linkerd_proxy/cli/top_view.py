@@ -143,6 +143,10 @@ class Screen:
             self._draw()
 
     def _draw(self) -> None:
+        self._live.update(self.drawn(), refresh=True)
+
+    def drawn(self) -> RenderableType:
+        """Return what is on the screen."""
         from rich.console import Group
         from rich.text import Text
 
@@ -159,7 +163,7 @@ class Screen:
             if frame["failures"]:
                 parts.append(_table(_FAILURES, _failures(frame)[:5]))
         parts.append(Text("q ends, p pauses", style="dim"))
-        self._live.update(Group(*parts), refresh=True)
+        return Group(*parts)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
