@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Generic, cast
 
 import trio
@@ -20,6 +21,13 @@ from linkerd_proxy.metrics.registry import Counter, Registry
 __all__ = ["Balancer"]
 
 A = TypeVar("A")
+
+
+def _is_late(error: BaseException | None) -> bool:
+    """Whether work was cancelled since it had a deadline, and not since nobody wants it any more."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_late, error.exceptions))
+    return isinstance(error, trio.Cancelled) and error.source == "deadline"
 
 
 class Balancer(Generic[A]):
@@ -66,7 +74,7 @@ class Balancer(Generic[A]):
                 failure = error
             finally:
                 if not ended:
-                    flight.cancelled()
+                    flight.cancelled(late=_is_late(sys.exception()))
                 flight.end()
             # Nothing of the work was sent, so that another endpoint may have it: this one was simply not ready.
             now = trio.current_time()

@@ -51,7 +51,7 @@ _EXHAUSTED = "8"
 class Flight:
     """One piece of work of any kind at one endpoint; it counts from now on as pending there."""
 
-    __slots__ = ("deadline", "generation", "judged", "pending", "pool", "probe", "replica", "started")
+    __slots__ = ("generation", "judged", "pending", "pool", "probe", "replica", "started")
 
     blind = True
     """Whether nothing can be said before the end."""
@@ -76,7 +76,6 @@ class Flight:
         if self.probe:
             pool.take(replica, blind=self.blind)
         self.generation = replica.generation
-        self.deadline = trio.current_effective_deadline()
 
     def wrap(self, work: Any) -> Any:  # the kind of work is its caller's
         """Return the work for the endpoint, made to tell how it goes."""
@@ -103,14 +102,14 @@ class Flight:
         elif self.probe:
             self.pool.abandon(self)
 
-    def cancelled(self) -> None:
+    def cancelled(self, *, late: bool) -> None:
         """Note that nobody wants the work any more; if a deadline is why, that is an answer too."""
         now = trio.current_time()
         if self.pending:
             elapsed = now - self.started
             if elapsed > self.replica.ewma.read(now):
                 self.replica.ewma.sample(elapsed, now)
-            if now >= self.deadline and not self.judged:
+            if late and not self.judged:
                 self.settle("failure", now)
         if self.probe:
             self.pool.abandon(self)
@@ -141,7 +140,8 @@ class Flight:
 
     def end(self) -> None:
         """Give back what the work had at the endpoint."""
-        self.leave()
+        if self.pending:
+            self.leave()
         self.replica.release()
 
     def __repr__(self) -> str:
@@ -158,13 +158,15 @@ class ExchangeFlight(Flight):
     def __init__(self, pool: Pool[Any], replica: Replica[Any], now: float, exchange: Exchange) -> None:
         super().__init__(pool, replica, now)
         attempt = current_attempt()
-        if attempt is not None and replica.endpoint.address not in attempt.tried:
-            attempt.tried.append(replica.endpoint.address)
-        self.exchange = exchange
-        self.send: Respond = exchange.respond
+        if attempt is not None:
+            address = replica.endpoint.address
+            if address not in attempt.tried:
+                attempt.tried.append(address)
         notes = current_notes()
         if notes is not None:
             notes.backend = str(replica.endpoint.address)
+        self.exchange = exchange
+        self.send: Respond = exchange.respond
         self.response: Response | None = None
 
     @property
@@ -206,7 +208,7 @@ class ExchangeFlight(Flight):
             if self.probe:
                 self.pool.abandon(self)
         elif not self.judged:
-            if self.exchange.request.version == "2" and self.exchange.request.is_grpc:
+            if self.exchange.request.is_grpc:
                 self.judge(response, grpc_status_of(response), trio.current_time())
             else:
                 self.settle("success", self.started)
@@ -260,7 +262,7 @@ class DialFlight(Flight):
         if not self.connected:
             super().failed(error)
 
-    def cancelled(self) -> None:
+    def cancelled(self, *, late: bool) -> None:
         """Note that nobody wants the connection any more: that says something only before it stood."""
         if not self.connected:
-            super().cancelled()
+            super().cancelled(late=late)

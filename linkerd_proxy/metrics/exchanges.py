@@ -119,7 +119,7 @@ class ExchangeMetrics(dict[tuple[HttpVersion, str | None], _Series]):
 
             async def respond(response: Response) -> None:
                 nonlocal answered, cut
-                if answered or not response.is_final:
+                if answered or not (response.status >= 200 or response.is_final):
                     await send(response)
                     return
                 answered = True

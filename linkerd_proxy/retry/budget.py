@@ -57,7 +57,7 @@ class Budget(Resource["Account"]):
 class Account:
     """An open :class:`Budget`: what is in it now."""
 
-    __slots__ = ("_budget", "_ends", "_index", "_ratio", "_reserve", "_slot", "_slots")
+    __slots__ = ("_budget", "_ends", "_index", "_paid", "_ratio", "_reserve", "_slot", "_slots")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
@@ -65,28 +65,35 @@ class Account:
         self._reserve = budget.min_retries_per_second * budget.ttl
         self._slot = budget.ttl / _SLOTS
         self._slots = [0.0] * _SLOTS
+        self._paid = 0.0
         self._index = 0
         self._ends = trio.current_time() + self._slot
 
     @property
     def balance(self) -> float:
         """How many retries could be made now, one after the other."""
-        self._expire(trio.current_time())
-        # What a sum of floats loses must not cost the last whole retry.
-        return max(0.0, round(self._reserve + sum(self._slots), 9))
+        return self.balance_at(trio.current_time())
 
-    def deposit(self) -> None:
-        """Pay in for one request."""
-        now = trio.current_time()
+    def balance_at(self, now: float) -> float:
+        """Return the same to somebody who knows what time it is."""
+        if now >= self._ends:
+            self._expire(now)
+        # What a sum of floats loses must not cost the last whole retry.
+        return max(0.0, round(self._reserve + self._paid, 9))
+
+    def deposit(self, now: float) -> None:
+        """Pay in for one request, which comes now."""
         if now >= self._ends:
             self._expire(now)
         self._slots[self._index] += self._ratio
+        self._paid += self._ratio
 
     def withdraw(self) -> bool:
         """Take out one retry; return whether there was one."""
         if self.balance < 1:
             return False
         self._slots[self._index] -= 1
+        self._paid -= 1
         return True
 
     def _expire(self, now: float) -> None:
@@ -97,6 +104,7 @@ class Account:
         for _ in range(min(steps, _SLOTS)):
             self._index = (self._index + 1) % _SLOTS
             self._slots[self._index] = 0.0
+        self._paid = sum(self._slots)
         self._ends += steps * self._slot
         if self._ends <= now:  # the division may round up to a step that is not over yet
             self._ends = now + self._slot

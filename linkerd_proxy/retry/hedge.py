@@ -92,7 +92,7 @@ class Hedge(Layer[Exchange, Exchange]):
             )
 
             def service(exchange: Exchange) -> Awaitable[None]:
-                account.deposit()
+                account.deposit(trio.current_time())
                 if not plan.repeats(exchange.request):
                     return inner(exchange)
                 if times is None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import trio
+
 from linkerd_proxy.core.backoff import Backoff
+from linkerd_proxy.core.expiry import open_expiry
 from linkerd_proxy.core.shared import shared
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange
@@ -105,18 +108,20 @@ class Retry(Layer[Exchange, Exchange]):
         counters = _counters(current_registry(), dict(self.labels))
         limit = self.max_request_bytes
         headers = self.headers
-        async with shared(self.budget) as account:
-            means = Means(inner, account, self.backoff, self.dice, counters, self.peek, self.patience)
+        limited = nullcontext() if self.timeout is None else open_expiry(self.timeout)
+        async with shared(self.budget) as account, limited as expiry:
+            means = Means(inner, account, self.backoff, self.dice, counters, self.peek, self.patience, expiry)
 
             def service(exchange: Exchange) -> Awaitable[None]:
-                account.deposit()
+                now = trio.current_time()
+                account.deposit(now)
                 request = exchange.request
                 own = plan
                 if names_retries(request.headers.raw):
                     if headers:
                         own = plan.asked_by(request.headers)
                     request = without_retry_headers(request)
-                return Tries(exchange, request, own, means, limit).run()
+                return Tries(exchange, request, own, means, limit, now).run()
 
             yield service
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import trio
 from typing_extensions import TypeVar
 
+from linkerd_proxy.core.expiry import open_expiry
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import InvalidConfiguration, ResponseTimeout
@@ -43,14 +44,18 @@ class Timeout(Layer[W, W]):
     @asynccontextmanager
     async def open(self, inner: Service[W]) -> AsyncIterator[Service[W]]:
         """Yield the live service."""
-        seconds = self.seconds
+        async with open_expiry(self.seconds) as expiry:
 
-        async def service(work: W) -> None:
-            with trio.CancelScope(deadline=trio.current_time() + seconds) as scope:
-                await inner(work)
-            if scope.cancelled_caught:
-                raise ResponseTimeout(
-                    f"the {type(work).__name__.lower()} was not complete", layer="Timeout", waited=seconds
-                )
+            async def service(work: W) -> None:
+                with trio.CancelScope() as scope:
+                    expiry.add(scope)
+                    try:
+                        await inner(work)
+                    finally:
+                        expiry.discard(scope)
+                if scope.cancelled_caught:
+                    raise ResponseTimeout(
+                        f"the {type(work).__name__.lower()} was not complete", layer="Timeout", waited=expiry.seconds
+                    )
 
-        yield service
+            yield service

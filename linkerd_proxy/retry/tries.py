@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 import trio
@@ -11,6 +12,7 @@ import trio
 from linkerd_proxy.core.attempt import close_attempt, open_attempt
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.backoff import Backoff
+from linkerd_proxy.core.expiry import Expiry
 from linkerd_proxy.core.message import EMPTY, Request, Response, Whole
 from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.stack import Service
@@ -57,6 +59,7 @@ class Means:
     counters: Counters
     peek: float
     patience: float
+    expiry: Expiry | None
 
 
 class Tries:
@@ -68,6 +71,7 @@ class Tries:
         plan: When to try again.
         means: What the layer has.
         limit: Bytes of a streaming body that are kept.
+        now: When it begins.
     """
 
     __slots__ = (
@@ -87,7 +91,7 @@ class Tries:
         "_scope",
     )
 
-    def __init__(self, exchange: Exchange, request: Request, plan: Plan, means: Means, limit: int) -> None:
+    def __init__(self, exchange: Exchange, request: Request, plan: Plan, means: Means, limit: int, now: float) -> None:
         self._exchange = exchange
         self._request = request
         self._plan = plan
@@ -97,7 +101,7 @@ class Tries:
         self._answered = False
         self._informed = 0
         self._continued = False
-        self._began = trio.current_time()
+        self._began = now
         self._resume_at = self._began
         self._scope: trio.CancelScope | None = None
         self._replay: Replay | None = None
@@ -115,12 +119,17 @@ class Tries:
         Raises what the last try raised.
         """
         attempt, token = open_attempt()
+        now = self._began
         try:
             while True:
                 attempt.number = self._number
-                attempt.spare = spare = self._may_repeat()
+                attempt.spare = spare = self._may_repeat(now)
+                exchange = Exchange(self._ask(), self.respond, self._exchange.connection)
                 try:
-                    await self._try(spare)
+                    if spare and self._plan.timeout is not None:
+                        await self._try(exchange, self._plan.timeout)
+                    else:
+                        await self._means.inner(exchange)
                 except Exception as error:
                     if self._answered or not self._goes_on_after(unwrapped(error)):
                         raise
@@ -128,29 +137,36 @@ class Tries:
                     if not self._again:
                         return
                 await trio.sleep_until(self._resume_at)
-                self._number += 1
-                self._again = False
-                self._means.counters.requests.value += 1
-                notes = current_notes()
-                if notes is not None:
-                    notes.retries += 1
+                now = trio.current_time()
+                self._go_on()
         finally:
             close_attempt(token)
 
-    async def _try(self, spare: bool) -> None:
-        """Make one try, which may take all the time that is left unless another can make up for it."""
-        plan = self._plan
-        exchange = Exchange(self._ask(), self.respond, self._exchange.connection)
-        if plan.timeout is None or not spare:
-            await self._means.inner(exchange)
-            return
-        with trio.CancelScope(deadline=trio.current_time() + plan.timeout) as self._scope:
-            await self._means.inner(exchange)
+    def _go_on(self) -> None:
+        self._number += 1
+        self._again = False
+        self._means.counters.requests.value += 1
+        notes = current_notes()
+        if notes is not None:
+            notes.retries += 1
+
+    async def _try(self, exchange: Exchange, timeout: float) -> None:
+        """Make a try that may take so long until its answer, since another can make up for it."""
+        expiry = self._means.expiry
+        with trio.CancelScope() as self._scope:
+            if expiry is not None and expiry.seconds == timeout:
+                expiry.add(self._scope)
+            else:  # the request's own wish
+                self._scope.deadline = trio.current_time() + timeout
+            try:
+                await self._means.inner(exchange)
+            finally:
+                self._make_last()
         if self._scope.cancelled_caught:
             raise ResponseTimeout(
                 f"try {self._number + 1} had no answer",
                 layer="Retry",
-                waited=plan.timeout,
+                waited=timeout,
                 remedy="look for what keeps the upstream, or raise Retry(timeout=...)",
             )
 
@@ -176,8 +192,22 @@ class Tries:
 
     # --- answers -------------------------------------------------------------------------------
 
-    async def respond(self, response: Response) -> None:
+    def respond(self, response: Response) -> Awaitable[None]:
         """Hand an answer on, unless another try is to be made in its place."""
+        plan = self._plan
+        if (
+            not self._number
+            and response.status >= 200
+            and response.status not in plan.statuses
+            and not plan.grpc
+            and not self._again
+            and not self._is_late()
+        ):
+            self._settle()
+            return self._exchange.respond(response)  # what nearly all answers are, for one coroutine less
+        return self._respond(response)
+
+    async def _respond(self, response: Response) -> None:
         if self._again:
             raise AlreadyAnswered(f"{response!r} comes after the final response", layer="Retry")
         if not response.is_final:
@@ -191,7 +221,9 @@ class Tries:
             response = judged
         elif self._number and not self._answered:
             self._means.counters.successes.value += 1
-        await self._settle()
+        if self._is_late():
+            await trio.lowlevel.checkpoint_if_cancelled()  # too late by a hair, and nothing has gone yet
+        self._settle()
         await self._exchange.respond(response)
 
     async def _inform(self, response: Response) -> None:
@@ -204,13 +236,14 @@ class Tries:
         if self._number == 0 or self._informed <= _INFORMED:
             await self._exchange.respond(response)
 
-    async def _settle(self) -> None:
+    def _is_late(self) -> bool:
+        """Whether the time of this try was up before its answer began to go."""
+        return self._scope is not None and not self._answered and self._scope.cancel_called
+
+    def _settle(self) -> None:
         """Make this try the last: its answer begins to go."""
-        scope = self._scope
-        if scope is not None and not self._answered:
-            if scope.cancel_called:
-                await trio.lowlevel.checkpoint_if_cancelled()  # too late by a hair, and nothing has gone yet
-            scope.deadline = math.inf
+        if not self._answered:
+            self._make_last()
         self._answered = True
         if self._replay is not None:
             self._replay.release()
@@ -250,18 +283,22 @@ class Tries:
             return isinstance(error, (*UNSENT, *BROKEN))
         return self._plan.retries(error, self._request) and self._withdraw(0.0)
 
-    def _may_repeat(self) -> bool:
+    def _may_repeat(self, now: float) -> bool:
         """Whether this try may be followed by another one even if the upstream got it: it is not the last."""
         return (
             self._number < self._plan.limit
             and self._plan.repeats(self._request)
             and not (self._replay is not None and self._replay.lost)
-            and self._means.account.balance >= 1
+            and self._means.account.balance_at(now) >= 1
         )
 
     def _make_last(self) -> None:
-        """Let the try under way take its time, for its request's body has outgrown what is kept."""
-        if self._scope is not None:
+        """Let the try under way take its time: its answer goes, or its request's body has outgrown what is kept."""
+        if self._scope is None:
+            return
+        if self._means.expiry is not None:
+            self._means.expiry.discard(self._scope)
+        if self._scope.deadline != math.inf:
             self._scope.deadline = math.inf
 
     def _withdraw(self, wait: float) -> bool:

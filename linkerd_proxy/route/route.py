@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -85,7 +85,7 @@ class Route(Stack[Exchange]):
                 matches.append((host, match, (f"{host} {match}".lstrip(), live[key])))
             table = Table(matches)
 
-            async def service(exchange: Exchange) -> None:
+            def service(exchange: Exchange) -> Awaitable[None]:
                 branch = table.find(exchange.request)
                 if branch is None:
                     raise _no_route(table, exchange.request)
@@ -93,7 +93,7 @@ class Route(Stack[Exchange]):
                 notes = current_notes()
                 if notes is not None:
                     notes.route = name
-                await inner(exchange)
+                return inner(exchange)
 
             yield service
 

@@ -196,23 +196,26 @@ class _Host(Generic[T]):
         """Return the value of the best match, or None."""
         if (bucket := self._exact.get(path)) and (found := bucket.first(path, facts)):
             return found.value
-        if self._prefixes:
-            for prefix in self._candidates(path):
-                if (bucket := self._prefixes.get(prefix)) and (found := bucket.first(path, facts)):
-                    return found.value
+        if self._prefixes and (found := self._longest(path, facts)):
+            return found.value
         found = self._others.first(path, facts) or self._any.first(path, facts)
         return None if found is None else found.value
 
-    def _candidates(self, path: str) -> Iterator[str]:
-        """Give out what a prefix could be, the longest first, and no more than the deepest prefix has segments."""
-        yield path
-        cuts: list[int] = []
-        at = path.find("/", 1)
-        while at > 0 and len(cuts) < self._depth:
-            cuts.append(at)
-            at = path.find("/", at + 1)
-        for cut in reversed(cuts):
-            yield path[:cut]
+    def _longest(self, path: str, facts: _Facts) -> _Entry[T] | None:
+        """Return the match of the longest prefix, of no more segments than the deepest prefix has."""
+        prefixes = self._prefixes
+        if (bucket := prefixes.get(path)) and (found := bucket.first(path, facts)):
+            return found
+        end = len(path)
+        if path.count("/") > self._depth:
+            end = 0
+            for _ in range(self._depth):
+                end = path.find("/", end + 1)
+            end += 1
+        while (end := path.rfind("/", 1, end)) > 0:
+            if (bucket := prefixes.get(path[:end])) and (found := bucket.first(path, facts)):
+                return found
+        return None
 
 
 class Table(Generic[T]):

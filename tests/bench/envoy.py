@@ -23,7 +23,6 @@ def envoy_layers(plan: Plan) -> list[str]:
         "retry_policy": {
             "retry_on": "connect-failure,refused-stream,reset,gateway-error",
             "num_retries": 1,
-            "per_try_timeout": "1s",
         },
     }
     cluster = _cluster(plan, *TEN)

@@ -54,7 +54,7 @@ def http_layers(to: Address) -> Stack[Connection]:
     from linkerd_proxy.route.route import Route
 
     endpoints = Static(*(Address(host, to.port) for host in TEN))
-    web = Timeout(5) | Retry(timeout=1) | Balance(endpoints, lambda one: Client() | Connect(one.address))
+    web = Timeout(5) | Retry() | Balance(endpoints, lambda one: Client() | Connect(one.address))
     route = Route({**{f"/service/{n}": web for n in range(SERVICES)}, "/": web})
     return Http() | Metrics() | Tap() | Rescue() | route
 

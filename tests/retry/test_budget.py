@@ -40,19 +40,19 @@ async def test_the_reserve_needs_no_requests(autojump_clock):
 async def test_requests_pay_in_their_share(autojump_clock):
     account = Account(Budget(0.2, 0))
     for _ in range(9):
-        account.deposit()
+        account.deposit(trio.current_time())
     assert account.withdraw()
     assert not account.withdraw()
-    account.deposit()
+    account.deposit(trio.current_time())
     assert account.withdraw()  # ten times 0.2 is two, whatever floats say
     assert repr(account).startswith("<Account with 0.0 retries of Budget(")
 
 
 async def test_what_was_paid_in_expires(autojump_clock):
     account = Account(Budget(1, 0, ttl=10))
-    account.deposit()
+    account.deposit(trio.current_time())
     await trio.sleep(5)
-    account.deposit()
+    account.deposit(trio.current_time())
     assert account.balance == 2
     await trio.sleep(6)
     assert account.balance == 1
@@ -88,7 +88,7 @@ class BudgetMachine(RuleBasedStateMachine):
     @rule(times=st.integers(1, 20))
     def deposit(self, times):
         for _ in range(times):
-            self.account.deposit()
+            self.account.deposit(trio.current_time())
             self.events.append((self.clock.now, self.ratio))
 
     @rule(times=st.integers(1, 10))
