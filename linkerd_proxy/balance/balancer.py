@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Generic, cast
+from typing import Generic
 
 import trio
 from typing_extensions import TypeVar
@@ -13,7 +13,6 @@ from linkerd_proxy.balance.pool import Pool
 from linkerd_proxy.balance.replica import Replica
 from linkerd_proxy.balance.states import STATES
 from linkerd_proxy.balance.statistics import BalanceStatistics, EndpointStatistics, states_of
-from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Dial, Exchange
 from linkerd_proxy.errors import ConnectFailed, FailFast
 from linkerd_proxy.metrics.registry import Counter, Registry
@@ -58,8 +57,9 @@ class Balancer(Generic[A]):
             if replica is None:
                 replica = await self._wait(work, deadline, failure)
                 now = trio.current_time()
+            service = replica.service
+            assert service is not None  # only one whose stack is open is ready
             flight = self._fly(replica, work, now)
-            service = cast("Service[A]", replica.service)
             ended = False
             try:
                 await service(flight.wrap(work))

@@ -74,6 +74,11 @@ class Accrual:
         self.in_a_row: int = 0
         """Failures since the last success."""
 
+    @property
+    def cares(self) -> bool:
+        """Whether one more success changes anything."""
+        return self.in_a_row > 0 or self._breaker.success_rate is not None
+
     def add(self, outcome: Outcome, now: float) -> Reason | None:
         """Count an outcome, and return why the endpoint must go, or None."""
         breaker = self._breaker

@@ -85,11 +85,11 @@ class Ready(Generic[A]):
 
     def two(self) -> tuple[Replica[A], Replica[A]]:
         """Draw two; there must be one at least. They differ if there is a choice and all weigh the same."""
+        if len(self._kinds) > 1:
+            return self._weighted(), self._weighted()
         members = self.members
         count = len(members)
         dice = self._dice
-        if len(self._kinds) > 1:
-            return self._weighted(), self._weighted()
         if count == 1:
             return members[0], members[0]
         first = int(dice() * count)
@@ -136,8 +136,9 @@ class _P2c(Ready[A]):
 
     def pick(self, work: A, now: float) -> Replica[A] | None:
         """Return the less loaded of two."""
-        if len(self.members) < 2:
-            return self.members[0] if self.members else None
+        members = self.members
+        if len(members) < 2:
+            return members[0] if members else None
         one, other = self.two()
         return one if one.load(now) <= other.load(now) else other
 

@@ -284,7 +284,7 @@ class Pool(Generic[A]):
         replica = self.picker.pick(work, now)
         if replica is not None and replica.warm_at > now:
             replica = self._cool(replica, work, now)
-        return self._fresh(replica, attempt, now)
+        return replica if attempt is None or not attempt.tried else self._fresh(replica, attempt, now)
 
     def _fresh(self, replica: Replica[A] | None, attempt: Attempt | None, now: float) -> Replica[A] | None:
         """Return the endpoint, or one where the work's earlier tries have not been if there is one."""
