@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from typing import Any, Generic, cast
 
 import trio
@@ -36,14 +37,19 @@ class Resource(Generic[T]):
 
 
 class _Host:
-    """Where resources live: a nursery that is outside everything that uses them."""
+    """Where resources live: a nursery, and a context, that are outside everything that uses them.
 
-    __slots__ = ("closed", "live", "nursery")
+    Whatever runs in the context that it is made in finds it.
+    """
+
+    __slots__ = ("closed", "context", "live", "nursery")
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.nursery = nursery
         self.closed = False
         self.live: dict[int, _Live] = {}
+        _host.set(self)
+        self.context: Context = copy_context()
 
 
 class _Live:
@@ -77,7 +83,6 @@ async def hosting() -> AsyncIterator[None]:
         return
     async with open_background() as nursery:
         host = _Host(nursery)
-        _host.set(host)
         try:
             yield
         finally:
@@ -91,7 +96,8 @@ async def shared(resource: Resource[T]) -> AsyncIterator[T]:
     It lives in a task of the outermost opened stack, so that a layer which is opened late (for a balancer's endpoint)
     shares it with those opened before, and may be closed in any order. Outside of any stack it belongs to the caller.
 
-    Raises what opening it raised, to each of those who waited for that.
+    Raises what opening it raised, to each of those who waited for that; trio.ClosedResourceError if the outermost stack
+    was closed meanwhile.
     """
     host = _current()
     if host is None:
@@ -101,7 +107,8 @@ async def shared(resource: Resource[T]) -> AsyncIterator[T]:
     live = host.live.get(id(resource))
     if live is None:
         live = host.live[id(resource)] = _Live(resource)
-        host.nursery.start_soon(_hold, live, name=f"<holding {resource!r}>")
+        # Not in the context of whoever came first: which way one client's work came is nothing to the others.
+        host.context.run(partial(host.nursery.start_soon, _hold, live, name=f"<holding {resource!r}>"))
     live.users += 1
     try:
         await live.settled.wait()
@@ -125,4 +132,8 @@ async def _hold(live: _Live) -> None:
         if live.settled.is_set():
             raise
         live.failure = unwrapped(error)
-        live.settled.set()
+    finally:
+        if not live.settled.is_set():
+            if live.failure is None:  # cancelled: who waits may be in a task that outlives the host
+                live.failure = trio.ClosedResourceError(f"the stack that {live.resource!r} belongs to was closed")
+            live.settled.set()

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import pytest
@@ -120,3 +121,66 @@ async def test_without_a_stack_around_it_belongs_to_its_caller() -> None:
     async with shared(clock) as live:
         assert live == "tick"
     assert clock.log == ["open", "close"]
+
+
+asking: ContextVar[str] = ContextVar("asking", default="nobody")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener(Resource[str]):
+    """Tells on whose behalf it runs."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[str]:
+        yield asking.get()
+
+
+async def test_a_resource_does_not_run_on_behalf_of_whoever_came_first() -> None:
+    async with opened(End()), trio.open_nursery() as nursery:
+
+        async def one_clients_task() -> None:
+            asking.set("one client")  # as which way its work came, or what is noted of its exchange
+            async with shared(Listener()) as told:
+                assert told == "nobody"
+
+        nursery.start_soon(one_clients_task)
+
+
+@dataclass(frozen=True, slots=True)
+class Slow(Resource[str]):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[str]:
+        await trio.sleep_forever()
+        yield ""
+
+
+async def test_who_waits_for_a_resource_is_told_when_the_stack_that_it_belongs_to_closes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with trio.open_nursery() as longer:
+
+        async def wait() -> None:
+            with trio.fail_after(5), pytest.raises(trio.ClosedResourceError):
+                async with shared(Slow()):
+                    pass
+
+        async with opened(End()):
+            longer.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar(Resource[str]):
+    clock: Clock
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[str]:
+        async with shared(self.clock) as time:
+            yield f"day of {time}"
+
+
+async def test_a_resource_that_names_another_shares_that_one_too() -> None:
+    clock = Clock()
+    async with opened(Using(clock) | End()), shared(Calendar(clock)) as calendar:
+        assert calendar == "day of tick"
+        assert clock.log == ["open"]
