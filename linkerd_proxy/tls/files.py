@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from linkerd_proxy.tls.stored import Stamp, stamp_of
 
 __all__ = ["Files"]
 
+_AGAIN = 60.0  # seconds
 _LARGEST = 1 << 20  # bytes: no chain and no bundle is as large
 
 
@@ -30,9 +32,10 @@ def _utc_now() -> datetime:
 class Files(Identity):
     """Reads ``cert.pem`` (the leaf, then intermediates), ``key.pem`` and ``ca.pem`` (the trust anchors) of a directory.
 
-    They are read again when one has changed: by its time, its size or its inode, through links, so that the swapped
+    They are read again when one has changed: by its times, its size or its inode, through links, so that the swapped
     links of a mounted Kubernetes secret are seen. A change is taken once the files have been left alone from one look
-    to the next. What can't be used changes nothing and is one line in the log for each state of the files.
+    to the next. What can't be used changes nothing and is one line in the log for each state of the files. It is tried
+    again every minute, for a certificate may be from a host whose clock is ahead.
 
     Args:
         directory: Where the three are.
@@ -70,8 +73,10 @@ class Files(Identity):
             yield live
 
     async def _watch(self, live: LiveIdentity, reported: Reported, seen: tuple[Stamp, ...]) -> None:
+        told: tuple[Stamp, ...] | None = None
         while True:
-            seen = await self._change(seen)
+            with trio.move_on_after(math.inf if told is None else _AGAIN):
+                seen = await self._change(seen)
             try:
                 credentials = self._read()
                 if credentials.name != live.name:
@@ -80,8 +85,11 @@ class Files(Identity):
                         " give it a certificate for that name, or start it anew"
                     )
             except InvalidConfiguration as error:
-                reported.failed(error, None, self.now())
+                if told != seen:
+                    reported.failed(error, None, self.now())
+                told = seen
             else:
+                told = None
                 reported.publish(credentials, self.now())
 
     async def _change(self, seen: tuple[Stamp, ...]) -> tuple[Stamp, ...]:

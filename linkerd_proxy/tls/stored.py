@@ -20,8 +20,8 @@ __all__ = ["Stamp", "StoredAuthority", "stamp_of"]
 
 logger: logging.Logger = logging.getLogger("linkerd_proxy.authority")
 
-Stamp: TypeAlias = tuple[int, int, int] | None
-"""What tells one content of a file from another without reading it."""
+Stamp: TypeAlias = tuple[int, int, int, int] | None
+"""What tells one content of a file from another without reading it, and one owner or mode from another."""
 
 
 def stamp_of(path: Path) -> Stamp:
@@ -30,7 +30,7 @@ def stamp_of(path: Path) -> Stamp:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
 
 
 class StoredAuthority:

@@ -8,7 +8,10 @@ import trio
 
 from linkerd_proxy import Files, InvalidConfiguration
 from linkerd_proxy.metrics.registry import current_registry
+from linkerd_proxy.tls.stored import stamp_of
 from tests.tls.conftest import API, DAY, NOW, WEB, issuer_pem, make_issuer
+
+SECOND = DAY / 86400
 
 
 def write(directory, issuer, leaf):
@@ -68,6 +71,28 @@ async def test_swapped_links_of_a_mounted_secret_are_seen(issuer, tmp_path, auto
         with trio.fail_after(3):
             await live.wait_changed()
         assert live.require().chain == (renewed.certificate,)
+
+
+async def test_a_certificate_that_becomes_valid_later_is_taken_then(issuer, tmp_path, autojump_clock, caplog):
+    caplog.set_level(logging.WARNING, logger="linkerd_proxy")
+    start = NOW - trio.current_time() * SECOND
+    write(tmp_path, issuer, issuer.issue(WEB))
+    async with Files(tmp_path, now=lambda: start + trio.current_time() * SECOND).open() as live:
+        ahead = issuer.issue(WEB, valid=(NOW + 30 * SECOND, NOW + DAY))  # by a host whose clock is 30 s ahead
+        write(tmp_path, issuer, ahead)
+        await trio.sleep(20)
+        assert live.require().chain != (ahead.certificate,)
+        with trio.fail_after(100):
+            await live.wait_changed()
+        assert live.require().chain == (ahead.certificate,)
+    assert len(caplog.messages) == 1
+
+
+def test_a_file_whose_permissions_are_corrected_is_another(issuer, tmp_path):
+    write(tmp_path, issuer, issuer.issue(WEB))
+    before = stamp_of(tmp_path / "key.pem")
+    (tmp_path / "key.pem").chmod(0o400)
+    assert stamp_of(tmp_path / "key.pem") != before
 
 
 @pytest.mark.parametrize("damage", ["half a file", "another key", "no file", "another name", "another authority"])
