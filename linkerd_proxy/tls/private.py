@@ -9,7 +9,15 @@ from pathlib import Path
 
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["check_directory", "create_file", "make_directory", "read_file", "read_private", "replace_file"]
+__all__ = [
+    "check_directory",
+    "check_owner",
+    "create_file",
+    "make_directory",
+    "read_file",
+    "read_private",
+    "replace_file",
+]
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -41,6 +49,18 @@ def check_directory(directory: Path) -> None:
         raise InvalidConfiguration(f"{directory} is no directory: give another path")
     if found.st_mode & _OTHERS_WRITE:
         raise InvalidConfiguration(f"others may write to {directory}: run 'chmod 700 {directory}'")
+
+
+def check_owner(directory: Path) -> None:
+    """Raise :exc:`~linkerd_proxy.errors.InvalidConfiguration` if a directory is another user's, who can change it."""
+    _check_owner(directory, directory.stat())
+
+
+def _check_owner(path: Path, found: os.stat_result) -> None:
+    if found.st_uid not in (0, os.geteuid()):
+        raise InvalidConfiguration(
+            f"{path} belongs to user {found.st_uid}, who can change it: run this as that user, or 'chown' it"
+        )
 
 
 def create_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -99,10 +119,10 @@ def read_file(path: Path) -> bytes:
 
 
 def read_private(path: Path) -> bytes:
-    """Return the content of a file that nobody but its owner may read.
+    """Return the content of a file that nobody but its owner may read, who is this user or the administrator.
 
     Raises:
-        InvalidConfiguration: if others may, with the remedy; or as with :func:`read_file`.
+        InvalidConfiguration: if others may, or it is another's, with the remedy; or as with :func:`read_file`.
     """
     return _read(path, forbidden=_OTHERS)
 
@@ -114,6 +134,8 @@ def _read(path: Path, *, forbidden: int) -> bytes:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise InvalidConfiguration(f"{path} is no regular file: give one")
+            if forbidden:
+                _check_owner(path, found)
             if found.st_mode & forbidden:
                 raise InvalidConfiguration(
                     f"others may use {path} (mode {stat.S_IMODE(found.st_mode):04o}): run 'chmod 600 {path}', "

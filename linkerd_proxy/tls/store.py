@@ -13,6 +13,7 @@ from linkerd_proxy.tls.authority import Authority, Chain, utc_now
 from linkerd_proxy.tls.identity import Credentials
 from linkerd_proxy.tls.private import (
     check_directory,
+    check_owner,
     create_file,
     make_directory,
     read_file,
@@ -52,6 +53,7 @@ def create_store(directory: Path, authority: Authority) -> None:
         InvalidConfiguration: if there is one already, or the directory can't be used. Nothing is left behind.
     """
     make_directory(directory)
+    check_owner(directory)
     files = (
         (KEY, key_pem(authority.key), 0o600),
         (ISSUER, to_pem(authority.issuers), 0o644),
@@ -82,11 +84,13 @@ def read_store(directory: Path, *, now: Callable[[], datetime] = utc_now) -> Aut
         now: The wall clock, for tests.
 
     Raises:
-        InvalidConfiguration: if there is none, if others can read its key, or if its parts do not belong together.
+        InvalidConfiguration: if there is none, if others can read its key or change it, or if its parts do not belong
+            together.
     """
     from cryptography.hazmat.primitives.asymmetric import ec
 
     check_directory(directory)
+    check_owner(directory)
     if not (directory / ANCHORS).exists():
         init = f"'linkerd-proxy authority init {directory}'"
         if (directory / KEY).exists():

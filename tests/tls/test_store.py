@@ -129,6 +129,24 @@ def test_a_key_that_others_may_use_is_refused_with_the_remedy(directory, bits):
     read_store(directory)
 
 
+@pytest.mark.parametrize("theirs", [".", "issuer.key"])
+def test_what_belongs_to_another_user_is_refused_for_he_can_change_it(directory, monkeypatch, theirs):
+    inode = (directory / theirs).stat().st_ino
+    real = os.stat, os.fstat
+
+    def owned(found):
+        values = list(found)[:10]
+        values[4] = 4711 if found.st_ino == inode else 0
+        return os.stat_result(values)
+
+    monkeypatch.setattr(private.os, "fstat", lambda descriptor: owned(real[1](descriptor)))
+    monkeypatch.setattr(private.Path, "stat", lambda path, **_options: owned(real[0](path)))
+    with refused(f"{re.escape(str((directory / theirs).resolve()))} belongs to user 4711"):
+        read_store(directory)
+    monkeypatch.setattr(private.os, "geteuid", lambda: 4711)
+    read_store(directory)  # one's own is, and the administrator's
+
+
 @pytest.mark.parametrize("bits", [0o770, 0o707, 0o777])
 def test_a_directory_that_others_may_write_to_is_refused(directory, bits):
     directory.chmod(bits)
@@ -234,6 +252,13 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="Input/output"):
         replace_file(path, b"newest")
     assert (path.read_bytes(), [one.name for one in tmp_path.iterdir()]) == (b"new", ["key.pem"])
+
+
+def test_half_a_line_is_no_line(tmp_path, monkeypatch):
+    leaf = Authority.create().certificate
+    monkeypatch.setattr(private.os, "write", lambda _descriptor, data: len(data) // 2)  # the disk is full behind it
+    with refused("nothing is issued that is not written down"):
+        record_issue(tmp_path, "web.mesh.local", leaf, how="command", now=utc_now())
 
 
 def test_what_cannot_be_written_down_is_told(tmp_path):
