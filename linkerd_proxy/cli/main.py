@@ -95,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has what he wanted
         sys.stderr.close()
         return 1
+    except OSError as error:  # a file that may not be read, say: the system's words are clear enough
+        return _failed(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return status if isinstance(status, int) else 0
 
 

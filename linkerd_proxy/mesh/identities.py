@@ -94,7 +94,10 @@ def own_name(directory: str | None = None, environment: Mapping[str, str] | None
 
 def _request_in(directory: str | None) -> str | None:
     """Return the directory if Linkerd's init container has left a key and a request there."""
-    return directory if directory and (Path(directory) / "csr.der").exists() else None
+    try:
+        return directory if directory and (Path(directory) / "csr.der").exists() else None
+    except OSError as error:
+        raise InvalidConfiguration(f"{PREFIX}DIR: cannot look into {directory}: {error.strerror}") from None
 
 
 @cache

@@ -84,6 +84,15 @@ def test_a_missing_library_is_told_before_anything_starts(monkeypatch, capsys):
     assert "pip install 'linkerd-proxy[fast]'" in capsys.readouterr().err
 
 
+def test_what_the_system_refuses_is_one_line_too(monkeypatch, capsys, tmp_path):
+    def refuse(*_arguments, **_options):
+        raise PermissionError(13, "Permission denied", f"{tmp_path}/issuer.key")
+
+    monkeypatch.setattr("linkerd_proxy.tls.store.read_store", refuse)
+    assert main(["authority", "show", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"linkerd-proxy: {tmp_path}/issuer.key: Permission denied\n"
+
+
 def test_explain_knows_every_code(capsys):
     for code, error in CODES.items():
         assert main(["explain", code.lower()]) == 0

@@ -66,6 +66,11 @@ def test_what_linkerds_init_container_left_is_used(linkerd, tmp_path):
     assert found.directory == str(tmp_path)
 
 
+def test_a_directory_that_cannot_be_looked_into_is_told(linkerd):
+    with pytest.raises(InvalidConfiguration, match="cannot look into x"):
+        find_identity(None, linkerd | {f"{PREFIX}DIR": "x" * 300})
+
+
 @pytest.mark.parametrize(
     "variable", ["SPIFFE_ENDPOINT_SOCKET", f"{PREFIX}SPIRE_WORKLOAD_API_ADDRESS", f"{PREFIX}SPIRE_SOCKET"]
 )
