@@ -259,9 +259,10 @@ class TlsStream(trio.abc.HalfCloseableStream):
         if sock is None:
             return True
         try:
-            while received := sock.recv(_CHUNK):
+            for _ in range(_BUDGET):  # a peer that sends tickets without end must not keep all others waiting
+                received = sock.recv(_CHUNK)
                 # One byte is asked for, and more of it waits in the engine: such a connection is given up.
-                if engine.decrypt(received, 1) or engine.ended:
+                if not received or engine.decrypt(received, 1) or engine.ended:
                     return False
         except BlockingIOError:
             return True

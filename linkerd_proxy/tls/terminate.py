@@ -13,7 +13,7 @@ import trio
 from linkerd_proxy.core.ready import announce_ready
 from linkerd_proxy.core.shared import shared
 from linkerd_proxy.core.stack import Layer, Service
-from linkerd_proxy.core.work import Connection
+from linkerd_proxy.core.work import Connection, Tls
 from linkerd_proxy.errors import HandshakeFailed, InvalidConfiguration
 from linkerd_proxy.io.client_hello import ClientHello
 from linkerd_proxy.metrics.registry import current_registry
@@ -128,6 +128,11 @@ def _engines_of(context: ssl.SSLContext | SSL.Context | None) -> Callable[[], En
     return lambda: OpenSSLEngine(theirs, server=True)
 
 
+def _named(tls: Tls, hello: ClientHello | None) -> Tls:
+    """Return what was established, with the SNI also where the library does not tell it: ``ssl`` has no server's."""
+    return tls if tls.server_name or hello is None else replace(tls, server_name=hello.server_name)
+
+
 class _Terminator:
     """One opened Terminate."""
 
@@ -157,7 +162,7 @@ class _Terminator:
         heard, stream = await self._begin(connection)
         if stream is not None:
             inside = connection.with_stream(stream)
-            inside.tls, inside.protocol = stream.tls, None
+            inside.tls, inside.protocol = _named(stream.tls, heard.hello), None
             await self._inner(inside)
             await take_leave(stream)  # not after a failure: what the client got must not look whole
             return

@@ -161,6 +161,7 @@ async def test_a_context_of_ones_own_works_on_both_sides(issuer, tmp_path):
     client = Originate(context=stdlib_client(issuer, tmp_path))
     async with between(client, Terminate(context=server), target=Target(server_name=WEB)) as seen:
         assert seen["answer"] == b"hello"
+        assert seen["connection"].tls.server_name == WEB
     async with between(client, Terminate(context=server), target=Target(server_name=API)) as seen:
         assert isinstance(seen["error"], UpstreamHandshakeFailed)
         assert seen["error"].reason == "host"

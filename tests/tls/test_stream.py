@@ -437,6 +437,31 @@ async def test_over_sockets_it_knows_whether_the_peer_is_quiet(connect):
     await one.aclose()
 
 
+async def test_a_peer_that_talks_without_saying_anything_is_not_listened_to_for_ever():
+    class Talking:
+        received = 0
+
+        def recv(self, _size):
+            self.received += 1
+            assert self.received < 1000, "nobody else gets a turn meanwhile"
+            return b"a record of TLS itself"
+
+    class Socket:
+        socket = Talking()
+        receive_some = send_all = None
+
+    class Silent:
+        more = ended = False
+
+        def facts(self):
+            return Tls()
+
+        def decrypt(self, _data, _limit):
+            return b""
+
+    assert not TlsStream(Socket(), Silent()).is_quiet()
+
+
 async def test_a_hangup_underneath_is_noticed(connect):
     one, other = await connect(*map(SocketStream, tcp_sockets()))
     hung_up = trio.Event()
