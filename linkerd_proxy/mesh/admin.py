@@ -21,6 +21,7 @@ from linkerd_proxy.mesh.environment import shown_environment
 from linkerd_proxy.mesh.live_page import Live
 from linkerd_proxy.mesh.live_page import page as live_page
 from linkerd_proxy.mesh.log_level import apply_log_level, shown_log_level
+from linkerd_proxy.mesh.log_stream import stream_log
 from linkerd_proxy.mesh.tap_stream import stream_tap
 from linkerd_proxy.mesh.tasks import task_tree
 from linkerd_proxy.metrics.bounds import Bounds
@@ -128,6 +129,9 @@ class _Admin(Stack[Exchange]):
             "/env.json": _Page("the proxy's environment variables; ?A&B for some", _READ, views.environment),
             "/proxy-log-level": _Page("the level of the log; PUT changes it", (*_READ, "PUT"), views.log_level),
             "/events": _Page("what goes on, once a second, as server-sent events", ("GET",), live.stream),
+            "/logs.json": _Page(
+                "the log as lines of JSON; ?warn,linkerd_proxy.http=debug, or QUERY", ("GET", "QUERY"), stream_log, True
+            ),
             "/tasks": _Page("the tasks that run, and the layers that they are in", _READ, views.tasks, private=True),
         }
         if self.serves_here:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["apply_log_level", "parse_log_level", "shown_log_level"]
+__all__ = ["apply_log_level", "level_of", "parse_directives", "parse_log_level", "shown_log_level"]
 
 _ROOT = "linkerd_proxy"
 _LEVELS = {
@@ -27,7 +28,7 @@ def parse_log_level(text: str) -> int:
     Raises:
         InvalidConfiguration: if it names no level.
     """
-    directives = _directives(text)
+    directives = parse_directives(text)
     return directives.get(_ROOT, directives.get("", logging.WARNING))
 
 
@@ -39,7 +40,7 @@ def apply_log_level(text: str) -> None:
     Raises:
         InvalidConfiguration: if it names no level; then nothing is changed.
     """
-    directives = _directives(text)
+    directives = parse_directives(text)
     level = directives.get(_ROOT, directives.get("", logging.WARNING))
     for name in _known():
         logging.getLogger(name).setLevel(logging.NOTSET)
@@ -67,8 +68,21 @@ def _word(level: int) -> str:
     return _WORDS.get(level, "off" if level > logging.CRITICAL else str(level))
 
 
-def _directives(text: str) -> dict[str, int]:
-    """Return the level of each target; the empty one is everything, and Linkerd's own names mean this proxy."""
+def level_of(name: str, directives: Mapping[str, int]) -> int:
+    """Return the level that directives give a logger: that of the nearest one above it."""
+    while name:
+        if name in directives:
+            return directives[name]
+        name = name.rpartition(".")[0]
+    return directives.get("", logging.CRITICAL + 1)
+
+
+def parse_directives(text: str) -> dict[str, int]:
+    """Return the level of each target; the empty one is everything, and Linkerd's own names mean this proxy.
+
+    Raises:
+        InvalidConfiguration: if a part names no level.
+    """
     found: dict[str, int] = {}
     for part in text.lower().split(","):
         target, equals, name = part.strip().rpartition("=")

@@ -118,7 +118,8 @@ async def test_what_it_does_not_have_is_a_list_of_what_it_has(ask):
         status, _, body = await get(path)
         assert status == 404
         assert [line.split()[0] for line in body.decode().splitlines()] == [
-            "/live", "/ready", "/metrics", "/config", "/env.json", "/proxy-log-level", "/events", "/tasks", "/tap",
+            "/live", "/ready", "/metrics", "/config", "/env.json", "/proxy-log-level", "/events", "/logs.json",
+            "/tasks", "/tap",
         ]  # fmt: skip
 
 
