@@ -123,6 +123,20 @@ _OPTIONS = (
         help="Where to serve /live /ready /metrics /config.  [default: 127.0.0.1:4191 as a sidecar]",
     ),
     _given_as(
+        "--tap-identity",
+        multiple=True,
+        metavar="NAME",
+        variable="TAP_SVC_NAME",
+        help="Who may watch live requests by Linkerd's tap, gRPC over mutual TLS; may be given several times.",
+    ),
+    _given_as(
+        "--tap",
+        type=ADDRESS,
+        default=":4190",
+        variable="CONTROL_LISTEN_ADDR",
+        help="Where to serve that tap.  [default: :4190 with --tap-identity]",
+    ),
+    _given_as(
         "--workers",
         type=click.IntRange(1, 256),
         default=1,
@@ -182,6 +196,8 @@ class Plan:
         identity: What readiness follows: a directory, empty for what the environment says, or None for nothing.
         applications: Where the proxy reaches what it stands before.
         otlp_metrics: Whether metrics are sent where the environment says.
+        tap: Where to serve Linkerd's tap, if somebody may ask for it.
+        tap_identities: Who may.
     """
 
     target: str
@@ -194,6 +210,8 @@ class Plan:
     identity: str | None = None
     applications: tuple[str, ...] = ()
     otlp_metrics: bool = False
+    tap: str = ":4190"
+    tap_identities: tuple[str, ...] = ()
 
 
 def make_plan(ctx: click.Context, target: str | None, values: Values) -> Plan:
@@ -248,6 +266,10 @@ def _plan(
     identity: str | None = None,
     applications: tuple[str, ...] = (),
 ) -> Plan:
+    if values["tap_identity"] and (identity is None or values["workers"] > 1):
+        raise click.UsageError(
+            "--tap-identity shows the requests of one process by mutual TLS: give it an --identity, and no --workers"
+        )
     return Plan(
         target,
         arguments,
@@ -259,6 +281,8 @@ def _plan(
         identity,
         applications,
         values["otlp_metrics"],
+        values["tap"],
+        values["tap_identity"],
     )
 
 

@@ -26,6 +26,7 @@ from linkerd_proxy.mesh.open_telemetry import otlp_metrics_from_environment
 from linkerd_proxy.mesh.readiness import follow_identity
 from linkerd_proxy.mesh.reserve import reserve
 from linkerd_proxy.mesh.settled import settle
+from linkerd_proxy.mesh.tap_server import tap_server
 from linkerd_proxy.mesh.workers import Workers, run_workers
 from linkerd_proxy.metrics.process import process_metrics
 from linkerd_proxy.metrics.registry import Registry, current_registry
@@ -69,17 +70,20 @@ class Serving:
         addresses: Where it listens, with the ports that the system chose.
         outbound: Where it listens for the application's own connections.
         admin: Where the admin endpoint listens.
+        tap: Where Linkerd's tap listens.
     """
 
     stack: Stack[Connection]
     addresses: tuple[AnyAddress, ...]
     outbound: tuple[AnyAddress, ...]
     admin: tuple[AnyAddress, ...]
+    tap: tuple[AnyAddress, ...] = ()
 
     def __str__(self) -> str:
         lines = [str(self.stack), *(f"listening on {address}" for address in self.addresses)]
         lines += [f"outbound on {address}" for address in self.outbound]
-        return "\n".join([*lines, *(f"admin on {address}" for address in self.admin)])
+        lines += [f"admin on {address}" for address in self.admin]
+        return "\n".join([*lines, *(f"tap on {address}" for address in self.tap)])
 
 
 async def serve_plan(
@@ -130,16 +134,19 @@ async def _serve_here(
         outbound = await _listen(held, *plan.outbound, original_dst=redirected)
         stack = load_stack(plan.target, _arguments(plan, [one.address for one in outbound]))
         admin_listeners = await _listen(held, plan.admin)
+        tap_listeners = await _listen(held, plan.tap) if plan.tap_identities else []
         listeners = await _listen(held, *plan.listen, original_dst=redirected)
         if identity is not None:
             readiness.set_certified(False)
             nursery.start_soon(follow_identity, identity, readiness.set_certified)
         await _serve_admin(nursery, admin_stack(drain, stack, ready=lambda: bool(readiness)), admin_listeners)
+        if identity is not None and tap_listeners:
+            await _serve_admin(nursery, tap_server(identity, *plan.tap_identities), tap_listeners)
         async with _exporting(plan, _own_metrics), trio.open_nursery() as serving:
             both = [*listeners, *outbound]
             await serving.start(lambda *, task_status: serve(stack, both, drain=drain, task_status=task_status))
             settle()
-            task_status.started(_serving(stack, listeners, outbound, admin_listeners))
+            task_status.started(_serving(stack, listeners, outbound, admin_listeners, tap_listeners))
         nursery.cancel_scope.cancel()
 
 
@@ -244,8 +251,9 @@ def _serving(
     inbound: Sequence[Listener | AnyAddress],
     outbound: Sequence[Listener | AnyAddress],
     admin: Sequence[Listener | AnyAddress],
+    tap: Sequence[Listener | AnyAddress] = (),
 ) -> Serving:
-    return Serving(stack, _addresses(inbound), _addresses(outbound), _addresses(admin))
+    return Serving(stack, _addresses(inbound), _addresses(outbound), _addresses(admin), _addresses(tap))
 
 
 def _addresses(of: Sequence[Listener | AnyAddress]) -> tuple[AnyAddress, ...]:

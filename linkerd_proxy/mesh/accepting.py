@@ -67,10 +67,10 @@ def accepting(
     if require_identity and identity is None:
         raise InvalidConfiguration("mutual TLS takes two identities: give the proxy one of its own")
     counted = Metrics[Connection](labels)
-    tcp = counted | Tap[Connection]() | Forward() | dial
+    tcp = counted | Tap[Connection](labels) | Forward() | dial
     # Metrics stands outside Rescue: it counts the answers that clients get, those of our own making too.
     headers: Literal["meshed", True] = "meshed" if identity else True
-    answered: Stack[Exchange] = Metrics(labels) | Tap() | Rescue(headers=headers) | InboundHeaders() | ask
+    answered: Stack[Exchange] = Metrics(labels) | Tap(labels) | Rescue(headers=headers) | InboundHeaders() | ask
     answered = noting(answered, access_log, trace)
     http = counted | Http(codec=codec) | answered
     if identity is None:

@@ -57,10 +57,10 @@ def gateway(
     requests, connections = leading(identity, peers or {}, codec=codec, connect_timeout=connect_timeout, labels=labels)
     counted = Metrics[Connection](labels)
     led = GatewayRequests(name, tuple(suffixes)) | requests
-    http = Http(codec=codec, limits=BETWEEN_PROXIES) | Downgrade() | Metrics(labels) | Tap()
+    http = Http(codec=codec, limits=BETWEEN_PROXIES) | Downgrade() | Metrics(labels) | Tap(labels)
     return Detect(
         http=counted | http | Rescue(headers="meshed") | InboundHeaders() | led,
-        otherwise=counted | Tap[Connection]() | GatewayConnections(name, tuple(suffixes)) | connections,
+        otherwise=counted | Tap[Connection](labels) | GatewayConnections(name, tuple(suffixes)) | connections,
         timeout=detect_timeout,
         race=_RACE,
     )

@@ -54,8 +54,8 @@ def outbound(
     counted = Metrics[Connection](_LABELS)
     # Timeout, Retry and Balance have their place behind Rescue.
     return Detect(
-        http=counted | Http(codec=codec) | noting(Metrics(_LABELS) | Tap() | Rescue() | requests, None, trace),
-        otherwise=counted | Tap[Connection]() | bytes_,
+        http=counted | Http(codec=codec) | noting(Metrics(_LABELS) | Tap(_LABELS) | Rescue() | requests, None, trace),
+        otherwise=counted | Tap[Connection](_LABELS) | bytes_,
         timeout=detect_timeout,
         opaque_ports=opaque_ports,
     )

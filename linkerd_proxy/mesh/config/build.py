@@ -170,7 +170,7 @@ class _Listening:
             stack = NoClientId() | stack
         # Metrics stands outside Rescue: it counts the answers that clients get, those of our own making too.
         # A trace stands outside of them, whose exemplars name it, and inside the log, whose lines do.
-        stack = Metrics(self._labels) | Tap() | Rescue(headers="meshed" if meshed else True) | stack
+        stack = Metrics(self._labels) | Tap(self._labels) | Rescue(headers="meshed" if meshed else True) | stack
         for layer in reversed(self._notes):
             stack = layer | stack
         return stack
@@ -214,7 +214,7 @@ class _Listening:
             stack = RateLimit[Connection](rates.total, rates.identity, rates.overrides, rates.burst) | stack
         if self._policy is not None:
             stack = Authorize[Connection](self._policy) | stack
-        return Metrics[Connection](self._labels) | Tap[Connection]() | stack
+        return Metrics[Connection](self._labels) | Tap[Connection](self._labels) | stack
 
     def _by_sni(self) -> dict[str, Stack[Connection]]:
         return {

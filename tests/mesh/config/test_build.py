@@ -62,7 +62,7 @@ def test_only_what_is_needed_is_there() -> None:
     http = drawn("listeners: {web: {address: ':80', protocol: http, backend_refs: [api]}}\n" + BACKENDS)
     assert http[:2] == ["Metrics({'listener': 'web'})", "Http()"]
     tcp = drawn("listeners: {web: {address: ':80', protocol: tcp, backend_refs: [api]}}\n" + BACKENDS)
-    assert tcp[:3] == ["Metrics({'listener': 'web'})", "Tap()", "Forward()"]
+    assert tcp[:3] == ["Metrics({'listener': 'web'})", "Tap({'listener': 'web'})", "Forward()"]
 
 
 def test_routes_alone_are_http_and_destinations_alone_are_tcp() -> None:

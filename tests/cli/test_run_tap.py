@@ -1,0 +1,59 @@
+"""``--tap-identity``: the command serves Linkerd's tap, which grpcio asks."""
+
+import pytest
+import trio
+
+from linkerd_proxy.grpc.tap_api import ObserveRequest, TapEvent
+from linkerd_proxy.testing import Authority
+from linkerd_proxy.tls.store import key_pem, to_pem
+
+grpc = pytest.importorskip("grpc")
+
+PATIENCE = 20
+OWN, VIZ = "web.mesh.local", "tap.viz.mesh.local"
+PATH = "/io.linkerd.proxy.tap.Tap/Observe"
+
+
+def written(authority, directory):
+    made = authority.issue(OWN)
+    (directory / "ca.pem").write_bytes(authority.roots)
+    (directory / "cert.pem").write_bytes(to_pem(made.chain))
+    (directory / "key.pem").write_bytes(key_pem(made.key))
+    (directory / "key.pem").chmod(0o600)
+    return str(directory)
+
+
+async def test_who_is_named_sees_the_requests(command, fetch, origin, tmp_path):
+    authority = Authority()
+    arguments = ("--listen", "127.0.0.1:0", "--to", origin.address, "--identity", written(authority, tmp_path))
+    async with command("run", *arguments, "--tap-identity", VIZ, "--tap", "127.0.0.1:0") as proxy:
+        address, tap = await proxy.address(), await proxy.address("tap")
+        viz = authority.issue(VIZ)
+        credentials = grpc.ssl_channel_credentials(authority.roots, key_pem(viz.key), to_pem(viz.chain))
+        begun = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        told = []
+
+        def observe():
+            with grpc.secure_channel(str(tap), credentials, [("grpc.ssl_target_name_override", OWN)]) as channel:
+                stub = channel.unary_stream(PATH, response_deserializer=TapEvent.FromString)
+                replies = stub(ObserveRequest(limit=1).SerializeToString(), timeout=PATIENCE)
+                replies.initial_metadata()  # comes once the tap is open
+                token.run_sync_soon(begun.set)
+                told.extend(replies)
+
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, observe)
+                await begun.wait()
+                assert await fetch(address, "/seen") == (200, b"hello")
+        assert told[0].http.request_init.path == "/seen"
+        assert told[-1].http.response_end.response_bytes == 5
+        proxy.signal()
+        assert await proxy.ended() == 0
+
+
+async def test_it_takes_an_identity(command, origin):
+    async with command("run", "--to", origin.address, "--tap-identity", VIZ) as proxy:
+        assert await proxy.ended() == 2
+        assert "give it an --identity" in proxy.errors
