@@ -111,8 +111,8 @@ class Accrual:
         self._bad = [0] * _BUCKETS
 
     def _turn(self, now: float) -> None:
-        """Drop the steps that lie more than a window back."""
-        step = int(now / self._width)
+        """Drop the steps that lie more than a window back. Time never goes back: what is told late counts as of now."""
+        step = max(self._step, int(now / self._width))
         passed = min(step - self._step, _BUCKETS)
         self._step = step
         for counts in (self._good, self._bad):

@@ -183,12 +183,13 @@ class ExchangeFlight(Flight):
         if self.response is None and (response.status >= 200 or response.status == 101):
             self.response = response
             now = trio.current_time()
-            if response.status < 400 and self.exchange.request.version != "2":
+            request = self.exchange.request
+            if response.status >= 400 or (request.version == "2" and request.is_grpc) or self.pool.judges_all:
+                self.look(response, now)
+            else:
                 self.arrived(now)
                 if self.probe:
                     self.settle("success", now)
-            else:
-                self.look(response, now)
         return self.send(response)
 
     def look(self, response: Response, now: float) -> None:
@@ -199,7 +200,9 @@ class ExchangeFlight(Flight):
             if self.probe:  # its stream may go on for hours, and its end may still say otherwise
                 self.pool.pass_for_now(self)
             return
-        self.judge(response, grpc_status or "", now)
+        outcome = self.judge(response, grpc_status or "", now)
+        if outcome != "success" or self.probe:  # what began well may still break off
+            self.settle(outcome, now)
 
     def served(self) -> None:
         """Note that the exchange ended; a gRPC call's trailers say how."""
@@ -209,7 +212,8 @@ class ExchangeFlight(Flight):
                 self.pool.abandon(self)
         elif not self.judged:
             if self.exchange.request.is_grpc:
-                self.judge(response, grpc_status_of(response), trio.current_time())
+                now = trio.current_time()
+                self.settle(self.judge(response, grpc_status_of(response), now), now)
                 return
             accrual = self.replica.accrual
             if self.probe or (accrual is not None and accrual.cares):
@@ -217,8 +221,8 @@ class ExchangeFlight(Flight):
             else:
                 self.judged = True  # what nearly every success comes to, for a fifth of the way
 
-    def judge(self, response: Response, grpc_status: str, now: float) -> None:
-        """Judge an answer by its statuses."""
+    def judge(self, response: Response, grpc_status: str, now: float) -> Outcome:
+        """Judge an answer by its statuses, and measure it."""
         status = response.status
         verdict = self.pool.classify(status, grpc_status, "")
         limited = status == 429 or grpc_status == _EXHAUSTED
@@ -229,7 +233,7 @@ class ExchangeFlight(Flight):
             self.penalise(now, hint)
         else:
             self.arrived(now)
-        self.settle("limited" if limited else verdict, now)
+        return "limited" if limited else verdict
 
 
 class DialFlight(Flight):

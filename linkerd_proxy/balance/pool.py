@@ -24,6 +24,7 @@ from linkerd_proxy.balance.states import TRANSITIONS, Event
 from linkerd_proxy.balance.tuning import Tuning
 from linkerd_proxy.core.attempt import Attempt, current_attempt
 from linkerd_proxy.core.background import unwrapped
+from linkerd_proxy.core.classify import classify
 from linkerd_proxy.core.endpoint import Add, Endpoint, Gone, Remove, Reset, Update
 from linkerd_proxy.core.stack import Stack, opened
 
@@ -64,6 +65,7 @@ class Pool(Generic[A]):
         "_tuning",
         "classify",
         "gone",
+        "judges_all",
         "leaving",
         "penalty",
         "picker",
@@ -95,6 +97,8 @@ class Pool(Generic[A]):
         self.picker: Picker[A] = picker
         self.queue: Queue = queue
         self.classify: Classify = tuning.classify
+        self.judges_all: bool = tuning.classify is not classify
+        """Whether even answers below 400 may be failures."""
         self.penalty: float = tuning.measure.penalty
         self.replicas: dict[AnyAddress, Replica[A]] = {}
         self.leaving: set[Replica[A]] = set()

@@ -23,6 +23,7 @@ from linkerd_proxy.errors import (
 )
 from linkerd_proxy.headers import Headers
 from linkerd_proxy.metrics.registry import current_registry
+from linkerd_proxy.retry.timeouts import Timeouts
 from tests.balance.origins import Fleet, ask, exchange, known, takes
 
 ALONE = Breaker(consecutive=3, backoff=Backoff(1, 60), floor=0)
@@ -223,7 +224,8 @@ async def test_a_grpc_probe_passes_with_its_head_and_may_still_fail_at_its_end(a
         assert one(service).state == "out"  # 2 s this time
 
 
-async def test_a_body_that_breaks_off_is_a_failure(autojump_clock) -> None:
+@pytest.mark.parametrize("version", ["1.1", "2"])
+async def test_a_body_that_breaks_off_is_a_failure(version, autojump_clock) -> None:
     fleet = Fleet()
 
     async def broken(_):
@@ -241,7 +243,7 @@ async def test_a_body_that_breaks_off_is_a_failure(autojump_clock) -> None:
 
     async with opened(balance(fleet)) as service:
         for _ in range(3):
-            asked = exchange()
+            asked = exchange(version=version)
             asked.respond = respond
             with pytest.raises(UpstreamClosed):
                 await service(asked)
@@ -265,6 +267,46 @@ async def test_a_deadline_that_expires_before_the_answer_is_a_failure_and_a_clie
             with trio.move_on_after(1):
                 await ask(service)
         assert one(service).state == "out"
+
+
+async def test_a_client_that_leaves_late_is_not_taken_for_a_deadline_that_was_moved(autojump_clock) -> None:
+    fleet = Fleet()
+    fleet.behaviour[1] = takes(60)
+    async with opened(balance(fleet)) as service:
+        for _ in range(3):
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope(deadline=trio.current_time() + 1) as idle:
+                    nursery.start_soon(moved, idle, nursery.cancel_scope)
+                    await ask(service)
+        assert one(service).state == "ready"
+
+
+async def moved(idle: trio.CancelScope, client: trio.CancelScope) -> None:
+    await trio.sleep(0.5)
+    idle.deadline += 10  # something moved
+    await trio.sleep(5)
+    client.cancel()
+
+
+async def test_a_deadline_that_is_set_once_the_request_is_sent_counts_as_any(autojump_clock) -> None:
+    fleet = Fleet()
+    fleet.behaviour[1] = takes(60)
+
+    async def body():
+        yield b"all"
+
+    async def hang(asked) -> int:
+        await asked.request.body.read()
+        return await takes(60)(asked)
+
+    fleet.behaviour[1] = hang
+    async with opened(Timeouts(response=1) | balance(fleet)) as service:
+        for _ in range(3):
+            with pytest.raises(ResponseTimeout):
+                await ask(service, method="POST", body=Streamed(body()))
+        with trio.move_on_after(0.5):
+            await ask(service, method="POST", body=Streamed(body()))
+    assert fleet.served[1] == 3
 
 
 async def test_the_floor_keeps_half_of_the_endpoints_whatever_they_answer(autojump_clock) -> None:
@@ -301,12 +343,13 @@ async def test_a_success_rate_puts_an_endpoint_out_that_fails_now_and_then(autoj
     assert current_registry().counter("balancer_ejections_total", "", balancer="", reason="success_rate").value == 1
 
 
-async def test_the_judge_may_be_another(autojump_clock) -> None:
+@pytest.mark.parametrize("bad", [404, 302])
+async def test_the_judge_may_be_another(bad, autojump_clock) -> None:
     fleet = Fleet()
-    fleet.behaviour[1] = 404
+    fleet.behaviour[1] = bad
 
     def strict(status: int, grpc_status: str, error: str):
-        return "failure" if status == 404 else "success"
+        return "failure" if status == bad else "success"
 
     async with opened(balance(fleet, classify=strict)) as service:
         for _ in range(3):

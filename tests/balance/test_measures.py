@@ -120,6 +120,15 @@ def test_the_window_forgets_step_by_step() -> None:
     assert accrual.seen == (1, 0)
 
 
+def test_what_is_told_late_counts_as_of_now_and_drops_nothing() -> None:
+    accrual = Accrual(RATE)
+    for _ in range(4):
+        accrual.add("failure", 100.0)
+    accrual.add("success", 88.0)  # a request that took twelve seconds
+    accrual.add("success", 100.1)
+    assert accrual.seen == (2, 4)
+
+
 def test_an_idle_gap_forgets_everything() -> None:
     accrual = Accrual(RATE)
     for _ in range(4):
