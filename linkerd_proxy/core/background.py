@@ -28,12 +28,16 @@ def unwrapped(error: Exception) -> Exception:
 async def open_background() -> AsyncIterator[trio.Nursery]:
     """Yield a nursery for an opened layer's own tasks; they are cancelled at the end of the block.
 
-    What the block raises comes out as it is, in no group.
+    What the block raises comes out as it is, in no group. Where a task fails while all is cancelled, its error takes the
+    place of the cancellation, as that of a ``finally`` would.
     """
     try:
         async with trio.open_nursery() as nursery:
             yield nursery
             nursery.cancel_scope.cancel()
-    except ExceptionGroup as group:
-        error = unwrapped(group)
+    except BaseExceptionGroup as group:
+        errors, others = group.split(Exception)
+        if errors is None or (others is not None and others.split(trio.Cancelled)[1] is not None):
+            raise  # a cancellation alone, or Control-C
+        error = unwrapped(errors)
         raise error from error.__cause__  # not from None, which would take away why it happened

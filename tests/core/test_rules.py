@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from linkerd_proxy.core.background import unwrapped
+from linkerd_proxy.core.background import open_background, unwrapped
 from linkerd_proxy.core.contain import contained
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.message import EMPTY, Body, Request, Response, Streamed, Whole
@@ -187,6 +187,23 @@ async def test_rule_5_and_6_a_pipeline_ends_at_once_when_it_is_cancelled_on_any_
             await client.send_all(GET)
             await serve(connection)
         assert trio.current_time() - started == pytest.approx(3600)
+
+
+async def test_rule_7_a_background_task_that_fails_while_all_is_cancelled_makes_no_group(autojump_clock) -> None:
+    async def fail_when_cancelled() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise UpstreamClosed("while it was closed")
+
+    async def cancelled() -> None:
+        with trio.move_on_after(1):
+            async with open_background() as nursery:
+                nursery.start_soon(fail_when_cancelled)
+                await trio.sleep_forever()
+
+    with pytest.raises(UpstreamClosed):
+        await cancelled()
 
 
 def test_rule_7_unwrapping_finds_what_tells_most() -> None:
