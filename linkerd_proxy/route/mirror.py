@@ -12,6 +12,7 @@ import trio
 
 from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.message import Body, Request, Response, Whole
+from linkerd_proxy.core.notes import forget_notes
 from linkerd_proxy.core.stack import Layer, Service, Stack, opened
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import InvalidConfiguration
@@ -124,6 +125,7 @@ class _Mirroring:
 
     async def _send(self, request: Request, connection: Connection) -> None:
         result: _Result = "timeout"
+        forget_notes()  # else the original would seem to be routed, and retried, as its copy is
         try:
             with trio.move_on_after(self._config.timeout):
                 await self._backend(Exchange(request, _drop, connection))

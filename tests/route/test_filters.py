@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from linkerd_proxy.core.message import Body, Request, Response, Streamed
+from linkerd_proxy.core.notes import close_notes, current_notes, open_notes
 from linkerd_proxy.core.stack import Service, Stack, opened
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import GrpcStatus, Injected, InvalidConfiguration
@@ -311,6 +312,22 @@ async def test_a_copy_holds_no_clients_stream(autojump_clock) -> None:
         with pytest.raises(trio.ClosedResourceError):
             await use()
     await copy.connection.stream.aclose()
+
+
+async def test_a_copy_leaves_no_notes_on_the_original(autojump_clock) -> None:
+    async def scribble(exchange: Exchange) -> None:
+        notes = current_notes()
+        if notes is not None:
+            notes.backend = "10.0.0.9:80"
+        await exchange.respond(Response())
+
+    async with opened(Mirror(Leaf(scribble)) | handler(reading)) as service:
+        notes, token = open_notes()
+        async with call(service, Request()):
+            await trio.testing.wait_all_tasks_blocked()
+        close_notes(notes, token)
+    assert results() == {"sent": 1}
+    assert notes.backend == ""
 
 
 async def test_a_mirror_is_a_layer() -> None:
