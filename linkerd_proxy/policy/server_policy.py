@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from linkerd_proxy.address import UnixAddress
 from linkerd_proxy.core.shared import Resource
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import InvalidConfiguration
@@ -83,7 +84,7 @@ class ServerPolicy(Resource["LivePolicy"]):
         """Return what lets a client in, or None if nothing does."""
         if self.loopback:
             address = ip_of(connection)
-            if address is None or address.is_loopback:
+            if isinstance(connection.peer, UnixAddress) or (address is not None and address.is_loopback):
                 return _LOOPBACK
         found = next((one for one in self.authorizations if one.admits(connection)), None)
         return _AUDIT if found is None and self.audit else found

@@ -117,6 +117,10 @@ def test_loopback_is_always_let_in_unless_told_otherwise(host) -> None:
     assert not admitted(ServerPolicy(loopback=False), client(host))
 
 
+def test_a_peer_whose_address_is_no_ip_address_is_not_taken_for_the_loopback() -> None:
+    assert not admitted(ServerPolicy(), client("client.example"))
+
+
 def test_a_unix_socket_counts_as_loopback_and_lies_in_no_network() -> None:
     connection = memory_connection(peer=UnixAddress("/run/app"))[1]
     assert admitted(ServerPolicy(), connection)

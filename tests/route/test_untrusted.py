@@ -32,6 +32,12 @@ def _without_re2(monkeypatch):
         "([a-z]+)*",
         r"(a)\1",
         "(?P<x>a)(?P=x)",
+        "(a?){30}a{30}",
+        "(a?a)+b",
+        "(a{0,1}a)+b",
+        "a?" * 30 + "a" * 30,
+        "a{0,1}" * 30 + "a" * 30,
+        ".*a" * 9,
     ],
 )
 def test_what_may_run_for_ever_is_refused(pattern) -> None:
@@ -49,7 +55,8 @@ def test_what_may_run_for_ever_is_refused(pattern) -> None:
         "[]+(]+x",
         r"[\](a+)]+",
         "(abc)+",
-        "(a?b)+",
+        "(ab)?c?",
+        "a+?b",
         "a+b+c*",
         "(?=x)x.*",
         "(/a|/b)?/c",
