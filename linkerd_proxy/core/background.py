@@ -28,8 +28,8 @@ def unwrapped(error: Exception) -> Exception:
 async def open_background() -> AsyncIterator[trio.Nursery]:
     """Yield a nursery for an opened layer's own tasks; they are cancelled at the end of the block.
 
-    What the block raises comes out as it is, in no group. Where a task fails while all is cancelled, its error takes the
-    place of the cancellation, as that of a ``finally`` would.
+    What the block raises comes out as it is, in no group. Where a task fails while all is cancelled, its error takes
+    the place of the cancellation, as that of a ``finally`` would.
     """
     try:
         async with trio.open_nursery() as nursery:

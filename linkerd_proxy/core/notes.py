@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar, Token
 
-__all__ = ["Notes", "close_notes", "current_notes", "forget_notes", "open_notes"]
+__all__ = ["Notes", "close_notes", "current_notes", "open_notes"]
 
 
 class Notes:
@@ -61,8 +61,3 @@ def close_notes(notes: Notes, token: Token[Notes | None] | None) -> None:
     if token is not None:
         notes.over = True
         _current.reset(token)
-
-
-def forget_notes() -> None:
-    """Keep what this task does from now on off the notes that it was started with: it is no part of that exchange."""
-    _current.set(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Literal, TypeAlias, get_args
@@ -12,7 +13,6 @@ import trio
 
 from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.message import Body, Request, Response, Whole
-from linkerd_proxy.core.notes import forget_notes
 from linkerd_proxy.core.stack import Layer, Service, Stack, opened
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import InvalidConfiguration
@@ -69,7 +69,7 @@ class Mirror(Layer[Exchange, Exchange]):
 class _Mirroring:
     """One opened mirror."""
 
-    __slots__ = ("_backend", "_config", "_flying", "_inner", "_nursery", "_results")
+    __slots__ = ("_backend", "_config", "_context", "_flying", "_inner", "_nursery", "_results")
 
     def __init__(
         self, config: Mirror, inner: Service[Exchange], backend: Service[Exchange], nursery: trio.Nursery
@@ -80,6 +80,7 @@ class _Mirroring:
         self._backend = backend
         self._nursery = nursery
         self._flying = 0
+        self._context = copy_context()
         self._results: dict[_Result, Counter] = {
             result: registry.counter(
                 "mirror_requests_total", "Copies of requests, by what became of them", result=result
@@ -121,11 +122,11 @@ class _Mirroring:
         copy = request.replace(headers=request.headers.copy(), body=body)
         # The copy may outlive the exchange, so it must not hold the client's stream.
         connection = replace(exchange.connection, stream=_NoStream())
-        self._nursery.start_soon(self._send, copy, connection)
+        # What balancers and retries say of the exchange that a task serves is not to be said of the original.
+        self._context.run(self._nursery.start_soon, self._send, copy, connection)
 
     async def _send(self, request: Request, connection: Connection) -> None:
         result: _Result = "timeout"
-        forget_notes()  # else the original would seem to be routed, and retried, as its copy is
         try:
             with trio.move_on_after(self._config.timeout):
                 await self._backend(Exchange(request, _drop, connection))

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from linkerd_proxy.core.attempt import close_attempt, current_attempt, open_attempt
 from linkerd_proxy.core.message import Body, Request, Response, Streamed
 from linkerd_proxy.core.notes import close_notes, current_notes, open_notes
 from linkerd_proxy.core.stack import Service, Stack, opened
@@ -319,12 +320,15 @@ async def test_a_copy_leaves_no_notes_on_the_original(autojump_clock) -> None:
         notes = current_notes()
         if notes is not None:
             notes.backend = "10.0.0.9:80"
+        assert current_attempt() is None
         await exchange.respond(Response())
 
     async with opened(Mirror(Leaf(scribble)) | handler(reading)) as service:
         notes, token = open_notes()
+        attempt = open_attempt()[1]
         async with call(service, Request()):
             await trio.testing.wait_all_tasks_blocked()
+        close_attempt(attempt)
         close_notes(notes, token)
     assert results() == {"sent": 1}
     assert notes.backend == ""
