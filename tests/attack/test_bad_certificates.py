@@ -91,7 +91,11 @@ CASES = {
     "expired a second ago": (lambda i: i.issue(WEB, valid=(NOW - DAY, NOW - DAY / 86400)), "expired"),
     "not yet valid": (lambda i: i.issue(WEB, valid=(NOW + DAY, NOW + 2 * DAY)), "not_yet_valid"),
     "of another authority": (lambda i: make_issuer("stranger").issue(WEB), "unknown_ca"),
-    "of another authority of the same name": (lambda i: make_issuer("test root").issue(WEB), "bad_signature"),
+    "of another authority of the same name": (lambda i: make_issuer("test root").issue(WEB), "unknown_ca"),
+    "of another authority that pretends to be this one": (
+        lambda i: i.issue(WEB, signer=make_issuer().key, authority_key=i.key),
+        "bad_signature",
+    ),
     "signed by itself": (lambda i: signed_by_itself(), "self_signed|unknown_ca"),
     "without its intermediate": (lambda i: chained(i), "unknown_ca"),
     "under an expired intermediate": (lambda i: below(i, valid=(NOW - 9 * DAY, NOW - DAY)), "expired"),

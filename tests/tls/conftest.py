@@ -64,6 +64,9 @@ class Issuer:
         purposes = changes.pop("purposes", (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH))
         if purposes is not None:
             builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        # As real authorities have it, and as Python 3.13 and later insist on (RFC 5280 section 4.2.1.1).
+        above = changes.pop("authority_key", signer).public_key()
+        builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(above), critical=False)
         for extension, critical in changes.pop("extensions", ()):
             builder = builder.add_extension(extension, critical=critical)
         assert not changes, changes
@@ -114,7 +117,11 @@ def make_issuer(name: str = "test root", **changes: object) -> Issuer:
             critical=True,
         )
         .add_extension(usage("key_cert_sign", "crl_sign"), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
+    if parent is not None:
+        above = x509.AuthorityKeyIdentifier.from_issuer_public_key(parent.key.public_key())
+        builder = builder.add_extension(above, critical=False)
     for extension, critical in changes.pop("extensions", ()):
         builder = builder.add_extension(extension, critical=critical)
     assert not changes, changes
