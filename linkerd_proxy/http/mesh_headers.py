@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from linkerd_proxy.core.message import Response
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange, Respond
-from linkerd_proxy.errors import IdentityMismatch, LoopDetected
+from linkerd_proxy.errors import BadGateway, LoopDetected
 from linkerd_proxy.headers import Headers, RawHeaders
 from linkerd_proxy.io.loops import MAX_HOPS, hops, passed_on
 
@@ -77,7 +77,8 @@ class OutboundHeaders(Layer[Exchange, Exchange]):
         identity: The one that the endpoint proves, or None where it proves none.
 
     Raises:
-        IdentityMismatch: if the request requires another identity.
+        BadGateway: if the request requires another identity. That is no failure of the endpoint: no balancer takes it
+            out for what a client wishes.
     """
 
     identity: str | None = None
@@ -97,7 +98,7 @@ class OutboundHeaders(Layer[Exchange, Exchange]):
     def _check(self, required: list[str]) -> None:
         if any(one != self.identity for one in required):
             known = self.identity or "none"
-            raise IdentityMismatch(
+            raise BadGateway(
                 f"the request requires the identity {required[0]!r}, the endpoint has {known}",
                 layer="OutboundHeaders",
                 remedy="correct l5d-require-id, or what the endpoint's name leads to",

@@ -293,7 +293,7 @@ async def test_the_outbound_proxy_checks_what_its_application_requires():
         for required in ((b"other.ns",), (b"app.ns", b"other.ns"), (b"",), (b"APP.NS",)):
             refused = await two.ask(h1(*(b"l5d-require-id: " + one for one in required)))
             assert refused.startswith(b"HTTP/1.1 502 ")
-            assert b"l5d-proxy-error: UIM " in refused
+            assert b"l5d-proxy-error: UE " in refused
         assert check(wires, TRUE) == 1
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from linkerd_proxy.core.message import Request, Response
 from linkerd_proxy.core.work import Exchange, Tls
-from linkerd_proxy.errors import IdentityMismatch, LoopDetected
+from linkerd_proxy.errors import BadGateway, ConnectFailed, LoopDetected
 from linkerd_proxy.http.mesh_headers import InboundHeaders, OutboundHeaders, is_reserved
 from linkerd_proxy.io.loops import hops, passed_on
 from linkerd_proxy.testing import call, check_layer, memory_connection
@@ -54,9 +54,11 @@ async def test_a_required_identity():
     fields = [("l5d-require-id", "app.ns")]
     assert (await through(OutboundHeaders("app.ns"), fields))[0] == []
     for identity in (None, "other.ns", ""):
-        with pytest.raises(IdentityMismatch, match=r"requires the identity 'app\.ns'") as caught:
+        with pytest.raises(BadGateway, match=r"requires the identity 'app\.ns'") as caught:
             await through(OutboundHeaders(identity), fields)
         assert caught.value.status == 502
+        # A balancer takes endpoints out that could not be connected to: this one is as good as before.
+        assert not isinstance(caught.value, ConnectFailed)
 
 
 async def test_hops_are_counted_between_proxies_and_shown_to_nobody_else():
