@@ -50,6 +50,7 @@ class ConfigPlan:
         admin: Where to serve the admin endpoint, or None.
         workers: How many processes.
         grace: Seconds for a drain.
+        own_grace: The same, if it is not the file's.
     """
 
     path: str
@@ -57,6 +58,7 @@ class ConfigPlan:
     admin: str | AnyAddress | None
     workers: int
     grace: float
+    own_grace: float | None
 
 
 def plan_of(ctx: click.Context, path: str, values: dict[str, object]) -> ConfigPlan:
@@ -81,6 +83,7 @@ def plan_of(ctx: click.Context, path: str, values: dict[str, object]) -> ConfigP
         values["admin"] if "admin" in given else document.admin,  # type: ignore[arg-type]  # click checked them
         values["workers"] if "workers" in given else document.workers,  # type: ignore[arg-type]
         values["grace"] if "grace" in given else document.grace,  # type: ignore[arg-type]
+        values["grace"] if "grace" in given else None,  # type: ignore[arg-type]
     )
 
 
@@ -121,6 +124,8 @@ async def serve_config(
     Raises:
         InvalidConfiguration: if an address, the stack or the workers can't be had.
     """
+    # One that comes while nobody listens yet must not end the process; workers inherit this.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     admin_listeners = await open_listeners(plan.admin) if plan.admin is not None else []
     with process_metrics(current_registry()):
         if plan.workers == 1:
@@ -132,11 +137,10 @@ async def serve_config(
 async def _serve_here(
     plan: ConfigPlan, drain: Drain, admin_listeners: Sequence[Listener], task_status: trio.TaskStatus[Serving]
 ) -> None:
-    document = replace(plan.document, grace=plan.grace)
     certified = _Certified()
     with closing(Doors(drain)) as doors:
-        async with doors.changing_to(document) as bound:
-            configuration = Configuration(plan.path, document, bound=bound, listening=doors)
+        async with doors.changing_to(replace(plan.document, grace=plan.grace)) as bound:
+            configuration = Configuration(plan.path, plan.document, bound=bound, listening=doors, grace=plan.own_grace)
         # What is shared outlives those who follow it, beside the stacks that use it.
         async with hosting(), trio.open_nursery() as nursery:
             await nursery.start(reload_on_hangup, configuration)
@@ -178,7 +182,7 @@ async def _serve_by_workers(
                 TARGET,
                 [one for addresses in bound.values() for one in addresses],
                 workers=plan.workers,
-                arguments=as_arguments(plan.path, bound),
+                arguments=as_arguments(plan.path, bound, plan.own_grace),
                 drain=drain,
                 original_dst=redirected == {True},
                 task_status=task_status,

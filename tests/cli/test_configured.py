@@ -1,13 +1,18 @@
 """``run --config``, ``check`` and ``schema``, as their users run them."""
 
 import json
+import re
 import signal
 import sys
 from pathlib import Path
 
 import pytest
+import trio
 
+from linkerd_proxy.address import parse_address
 from linkerd_proxy.cli.main import main
+from linkerd_proxy.testing import http_origin, tcp_origin
+from tests.mesh.config.asking import Asking
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "proxy.yaml"
 
@@ -72,6 +77,36 @@ async def test_hangup_and_a_changed_file_change_what_is_served(tmp_path, command
         proxy.signal()
         assert await proxy.ended() == 0
         assert "is not taken, nothing has changed" in proxy.errors
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_twenty_hangups_under_load_lose_no_request_of_any_protocol(tmp_path, command, fetch, series, workers):
+    path = tmp_path / "proxy.json"
+    async with http_origin() as web, tcp_origin() as raw:
+        listener = {"address": "127.0.0.1:0", "backend_refs": ["web"]}
+        tcp = {"address": "127.0.0.1:0", "protocol": "tcp", "backend_refs": ["raw"]}
+        backends = {"web": {"endpoints": [str(web.address)]}, "raw": {"endpoints": [str(raw.address)]}}
+        write(path, web, listeners={"web": listener, "raw": tcp}, backends=backends)
+        async with command("run", "--config", str(path), "--workers", str(workers)) as proxy:
+            admin = await proxy.address("admin")
+            to_web, to_raw = (parse_address(one) for one in re.findall(r"listening on (\S+)", proxy.output))
+            asking = Asking()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(asking.http1, to_web)
+                nursery.start_soon(asking.http2, to_web)
+                nursery.start_soon(asking.tcp, to_raw)
+                nursery.start_soon(asking.one_tcp_connection, to_raw)
+                for number in range(1, 21):
+                    proxy.signal(signal.SIGHUP)
+                    counted = 0.0
+                    while counted < number * workers:
+                        _, text = await fetch(admin, "/metrics")
+                        counted = series(text.decode(), "config_reloads_total").get('result="good"', 0)
+                asking.done = True
+            assert asking.count > 100
+            proxy.signal()
+            assert await proxy.ended() == 0
+            assert proxy.errors == ""
 
 
 async def test_options_win_over_the_file(tmp_path, command, fetch, origin):

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
@@ -71,6 +71,7 @@ class Configuration:
         document: What was read of it; by default it is read now.
         bound: Where the listeners really listen, if that is not what the file says.
         listening: Who opens and closes listeners; by default they must stay the same.
+        grace: Seconds for what drains, in the place of what the file says.
         interval: Seconds between looks at the file.
 
     Raises:
@@ -84,10 +85,12 @@ class Configuration:
         *,
         bound: Bound = _NOWHERE,
         listening: Listening | None = None,
+        grace: float | None = None,
         interval: float = 1.0,
     ) -> None:
         self.path = Path(path)
-        self.document: ProxyDocument = read_config(path) if document is None else document
+        self._grace = grace
+        self.document: ProxyDocument = self._with_grace(read_config(path) if document is None else document)
         """What is served by."""
         self.reloads: int = 0
         """How often another version was taken."""
@@ -112,7 +115,7 @@ class Configuration:
         async with self._lock:
             self._seen = self._look()
             try:
-                document = read_config(self.path)
+                document = self._with_grace(read_config(self.path))
                 kept = Kept(self._kept)
                 async with self._listening.changing_to(document) as bound:
                     stack = build(document, base=self.path.parent, bound=bound, kept=kept)
@@ -132,6 +135,9 @@ class Configuration:
             self._count("good")
             logger.info("%s was read again: it is served by from now on", self.path)
             return True
+
+    def _with_grace(self, document: ProxyDocument) -> ProxyDocument:
+        return document if self._grace is None else replace(document, grace=self._grace)
 
     def _kept_identity(self) -> Identity | None:
         entry = self.document.identity

@@ -76,6 +76,7 @@ class Doors:
                         listener.close()
         gone = [door for key, door in self._doors.items() if key not in doors]
         self._doors, self.bound = doors, bound
+        self._drain.grace = document.grace
         for door in fresh:
             self._start(door)
         for door in gone:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -14,6 +16,7 @@ from linkerd_proxy.document.load import read
 from linkerd_proxy.document.tree import InvalidDocument, Node, Problem
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.io.listen import open_listeners
+from linkerd_proxy.mesh.config.backends import UpstreamTlsEntry
 from linkerd_proxy.mesh.config.build import build, web_context
 from linkerd_proxy.mesh.config.document import IdentityEntry
 from linkerd_proxy.mesh.config.listeners import TlsEntry
@@ -25,6 +28,8 @@ __all__ = ["Finding", "examine"]
 
 T = TypeVar("T")
 
+_EXTRAS = {"dns": ("dns", "dns"), "tls": ("service_identity", "egress")}
+"""By a backend's key: the library that it needs, and the extra that brings it."""
 _SOON = 86400.0 * 7  # seconds: a certificate for the web that expires within a week is worth a word; own figure
 
 
@@ -75,6 +80,7 @@ async def examine(path: str | Path, *, ports: bool = False, now: Callable[[], da
     findings += _of_identity(root, base, now())
     findings += _of_certificates(root, base, now())
     findings += _of_files(root, base)
+    findings += _of_extras(root, base)
     findings += _of_patterns(root)
     findings += [Finding("warning", one.line, one.path, one.text) for one in unused_backends(root)]
     if ports:
@@ -169,6 +175,23 @@ def _of_files(root: Node, base: Path) -> Iterator[Finding]:
         except InvalidConfiguration as error:
             for line in str(error).splitlines():
                 yield Finding("error", node.line, f"backends.{name}.file", line)
+
+
+def _of_extras(root: Node, base: Path) -> Iterator[Finding]:
+    """Tell of libraries that backends need and that are not installed, and of roots that can't be read."""
+    for name, backend in _entries(root, "backends").items():
+        keys = backend.value if isinstance(backend.value, dict) else {}
+        for key, (library, extra) in _EXTRAS.items():
+            if key in keys and find_spec(library) is None:
+                text = f"this needs a library that is not installed: pip install 'linkerd-proxy[{extra}]'"
+                yield Finding("error", keys[key].line, f"backends.{name}.{key}", text)
+        entry = _part(keys["tls"], UpstreamTlsEntry) if "tls" in keys else None
+        if entry is not None and entry.roots is not None:
+            try:
+                ssl.create_default_context().load_verify_locations(base / entry.roots)
+            except (OSError, ssl.SSLError) as error:
+                text = f"{base / entry.roots} has no readable certificate ({error}): give PEM"
+                yield Finding("error", keys["tls"].line, f"backends.{name}.tls.roots", text)
 
 
 def _of_patterns(root: Node) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.stack import Service, Stack, opened
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.mesh.config.configuration import Bound, Configuration
+from linkerd_proxy.mesh.load import Argument
 
 __all__ = ["TARGET", "as_arguments", "configured", "reload_on_hangup"]
 
@@ -21,34 +22,37 @@ TARGET = "linkerd_proxy.mesh.config.worker:configured"
 """As :func:`~linkerd_proxy.mesh.load.load_stack` reads it."""
 
 
-def as_arguments(path: str, bound: Bound) -> dict[str, str | list[str]]:
+def as_arguments(path: str, bound: Bound, grace: float | None) -> dict[str, Argument]:
     """Return the arguments of :func:`configured` as plain data."""
-    return {"path": path, "bound": [f"{name}={one}" for name, addresses in bound.items() for one in addresses]}
+    told = [f"{name}={one}" for name, addresses in bound.items() for one in addresses]
+    return {"path": path, "bound": told, "grace": grace}
 
 
-def configured(*, path: str, bound: Sequence[str]) -> Stack[Connection]:
+def configured(*, path: str, bound: Sequence[str], grace: float | None) -> Stack[Connection]:
     """Return the stack that serves by a file, reads it again when it changes, and at SIGHUP.
 
     Args:
         path: The file.
         bound: ``name=address`` for where each listener listens.
+        grace: Seconds for what drains, in the place of what the file says.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes before somebody listens must not end the process
     addresses: dict[str, list[AnyAddress]] = {}
     for text in bound:
         name, _, address = text.rpartition("=")
         addresses.setdefault(name, []).append(parse_address(address))
-    return _Worker(path, addresses)
+    return _Worker(path, addresses, grace)
 
 
 @dataclass(frozen=True, slots=True)
 class _Worker(Stack[Connection]):
     path: str
     bound: Mapping[str, Sequence[AnyAddress]]
+    grace: float | None
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Service[Connection]]:
-        configuration = Configuration(self.path, bound=self.bound)
+        configuration = Configuration(self.path, bound=self.bound, grace=self.grace)
         async with opened(configuration.swap) as service, open_background() as nursery:
             await nursery.start(reload_on_hangup, configuration)
             nursery.start_soon(configuration.follow)

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,11 @@ from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.config.build import build
 from linkerd_proxy.mesh.config.dispatch import ByListener, OnlyTls
 from linkerd_proxy.mesh.config.document import ProxyDocument
+from linkerd_proxy.mesh.config.listeners import ProxyProtocolEntry
 from linkerd_proxy.mesh.config.read import structure
 from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.tcp.connect import Connect
-from linkerd_proxy.testing import Authority, call, http_origin, memory_connection, tcp_origin
+from linkerd_proxy.testing import Authority, call, http_origin, memory_connection, serving, tcp_origin
 from linkerd_proxy.tls.files import Files
 from linkerd_proxy.tls.originate import Originate
 from linkerd_proxy.tls.store import key_pem, to_pem
@@ -416,6 +418,65 @@ backends: {{app: {{endpoints: ["{origin.address}"]}}}}
         async with served(both, tmp_path) as at:
             assert await get(at["web"]) == (200, b"GET /x")
             assert await get(at["web"], tls=tls) == (200, b"GET /x")
+
+
+async def test_tls_passes_by_name_ends_and_begins_again(tmp_path) -> None:
+    """A client speaks TLS through a proxy that only looks at the name, to one where it ends, from which it goes on."""
+    import ssl
+
+    authority = Authority()
+    made = authority.ca.issue_cert("localhost", "127.0.0.1")
+    (tmp_path / "site.pem").write_bytes(b"".join(one.bytes() for one in made.cert_chain_pems))
+    (tmp_path / "site.key").write_bytes(made.private_key_pem.bytes())
+    (tmp_path / "ca.pem").write_bytes(authority.roots)
+    context = ssl.create_default_context(cadata=authority.roots.decode())
+    ends = "{address: '127.0.0.1:0', tls: {certificate: site.pem, key: site.key}, backend_refs: [app]}"
+    async with http_origin() as origin:
+        app = f"backends: {{app: {{endpoints: ['{origin.address}']}}}}"
+        async with served(f"listeners: {{https: {ends}}}\n{app}", tmp_path) as inner:
+            text = f"""
+listeners:
+  passing:
+    address: 127.0.0.1:0
+    tls_routes: [{{hostnames: [localhost], backend_refs: [https]}}]
+    tcp_routes: [{{destinations: ["10.0.0.0/8"], backend_refs: [https]}}]
+  beginning: {{address: "127.0.0.1:0", protocol: http, backend_refs: [again]}}
+backends:
+  https: {{endpoints: ["{inner["https"]}"]}}
+  again: {{endpoints: ["{inner["https"]}"], tls: {{host: localhost, roots: ca.pem}}}}
+"""
+            async with served(text, tmp_path) as outer:
+                tls = Originate(context=context, host="localhost")
+                assert await get(outer["passing"], tls=tls) == (200, b"GET /x")
+                assert await get(outer["beginning"]) == (200, b"GET /x")
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_a_proxy_in_front_tells_the_clients_address(version) -> None:
+    seen = []
+
+    async def note(connection) -> None:
+        seen.append(connection.peer)
+        await connection.stream.send_all(b"hello")
+
+    async with serving(ProxyProtocolEntry().layer() | Noted(note)) as address:
+        text = f"""
+listeners: {{out: {{address: "127.0.0.1:0", protocol: tcp, backend_refs: [in]}}}}
+backends: {{in: {{endpoints: ["{address}"], send_proxy_protocol: {version}}}}}
+"""
+        async with served(text) as at, await trio.open_tcp_stream(at["out"].host, at["out"].port) as stream:
+            assert await stream.receive_some() == b"hello"
+            port = stream.socket.getsockname()[1]
+    assert seen == [Address("127.0.0.1", port)]
+
+
+@dataclass(frozen=True, slots=True)
+class Noted(Stack):
+    service: object
+
+    @asynccontextmanager
+    async def open(self):
+        yield self.service
 
 
 async def test_only_tls_refuses_what_was_not_decrypted() -> None:

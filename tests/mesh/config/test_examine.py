@@ -100,6 +100,26 @@ async def test_a_bad_file_of_endpoints_is_told_with_its_own_line(tmp_path) -> No
     assert "e.json:2: endpoints[0]: 'no port' has no port" in told
 
 
+async def test_libraries_that_are_not_installed_are_named_by_their_extras(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("linkerd_proxy.mesh.config.examine.find_spec", lambda _: None)
+    text = (
+        "listeners: {web: {address: '127.0.0.1:0', backend_refs: [a, b]}}\n"
+        "backends:\n"
+        "  a: {dns: 'a.example:80'}\n"
+        "  b: {endpoints: ['10.0.0.1:443'], tls: {}}\n"
+    )
+    told = [(line, path, text) for _, line, path, text in await found(tmp_path, text)]
+    needs = "this needs a library that is not installed: pip install 'linkerd-proxy[{}]'"
+    assert told == [(3, "backends.a.dns", needs.format("dns")), (4, "backends.b.tls", needs.format("egress"))]
+
+
+async def test_roots_that_are_none_are_told(tmp_path) -> None:
+    text = "listeners: {web: {address: '127.0.0.1:0', backend_refs: [b]}}\nbackends:\n  b:\n    endpoints: ['10.0.0.1:443']\n"
+    ((severity, line, path, told),) = await found(tmp_path, text + "    tls: {roots: none.pem}\n")
+    assert (severity, line, path) == ("error", 5, "backends.b.tls.roots")
+    assert "none.pem has no readable certificate" in told
+
+
 @pytest.mark.parametrize(
     ("pattern", "nests"),
     [

@@ -12,13 +12,13 @@ from linkerd_proxy.core.message import Request
 from linkerd_proxy.core.stack import opened
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.http.client import Client
-from linkerd_proxy.io.dial import dial
 from linkerd_proxy.mesh.config.configuration import Configuration, Configured, Shown
 from linkerd_proxy.mesh.config.doors import Doors
 from linkerd_proxy.mesh.config.read import read_config
 from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.testing import call, http_origin, serving, tcp_origin
+from tests.mesh.config.asking import Asking
 
 
 def write(path, **listeners) -> None:
@@ -59,53 +59,6 @@ async def ask_http1(address, path="/x"):
 
 
 # --- nothing is lost -----------------------------------------------------------------------------
-
-
-class Asking:
-    """Clients that ask all the time, none of which repeats what failed."""
-
-    def __init__(self) -> None:
-        self.done = False
-        self.count = 0
-
-    async def http1(self, address) -> None:
-        """Keep a connection until an answer says close."""
-        while not self.done:
-            async with await dial(address) as stream:
-                closing = False
-                while not closing and not self.done:
-                    await stream.send_all(b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nping")
-                    answer = b""
-                    while not answer.endswith(b"ping"):
-                        chunk = await stream.receive_some()
-                        assert chunk, f"the connection ended instead of an answer: {answer!r}"
-                        answer += chunk
-                    assert answer.startswith(b"HTTP/1.1 200 "), answer
-                    closing = b"connection: close" in answer.lower()
-                    self.count += 1
-
-    async def http2(self, address) -> None:
-        async with opened(Client(protocol="h2") | Connect(address)) as client:
-            while not self.done:
-                async with call(client, Request("POST", "/x", authority="x", body=b"ping")) as response:
-                    assert (response.status, await response.body.read()) == (200, b"ping")
-                self.count += 1
-
-    async def tcp(self, address) -> None:
-        while not self.done:
-            async with await dial(address) as stream:
-                await stream.send_all(b"ping")
-                assert await stream.receive_some() == b"ping"
-                await stream.send_eof()
-                assert await stream.receive_some() == b""
-            self.count += 1
-
-    async def one_tcp_connection(self, address) -> None:
-        async with await dial(address) as stream:
-            while not self.done:
-                await stream.send_all(b"ping")
-                assert await stream.receive_some() == b"ping"
-                self.count += 1
 
 
 async def test_twenty_reloads_under_load_lose_no_request_of_any_protocol(tmp_path) -> None:
@@ -163,6 +116,20 @@ async def test_listeners_come_go_and_keep_their_sockets(tmp_path) -> None:
             assert not await configuration.reload()  # its socket is still the one of "one", which had port 0
             assert "cannot listen on" in configuration.problem
             assert await ask_http1(one) == (200, b"GET /x")
+
+
+async def test_the_grace_is_the_files_unless_somebody_else_says(tmp_path) -> None:
+    path = tmp_path / "proxy.json"
+    write(path, web=WEB, backends={"web": "127.0.0.1:1"})
+    drain = Drain(5)
+    async with served(path, drain) as (configuration, _):
+        document = json.loads(path.read_text()) | {"grace": "7s"}
+        path.write_text(json.dumps(document))
+        assert await configuration.reload()
+        assert (configuration.swap.grace, drain.grace) == (7, 7)
+    configuration = Configuration(path, grace=3)
+    assert await configuration.reload()
+    assert configuration.swap.grace == 3
 
 
 async def test_a_port_that_is_taken_leaves_everything_as_it_was(tmp_path) -> None:
