@@ -18,15 +18,18 @@ MAX_LINE = 8 * 1024
 """Bytes in which an HTTP/1 request line of an unknown method must have shown its version (RFC 9112 section 3: 8000)."""
 
 _METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE")
-# White space as lenient as any origin's (RFC 9112 section 3): what some server would take for HTTP must not slip past
-# HTTP's rules as opaque bytes. The codec then refuses it.
-_SPACE = rb"[ \t\x0b\x0c]"
+# As lenient as any origin's (RFC 9112 sections 2.2 and 3): what some server would take for HTTP must not slip past
+# HTTP's rules as opaque bytes. The codec then refuses it. llhttp and nginx pass over any number of line ends in front,
+# Python's http.server over all that is white space in Latin-1, and it takes any version.
+_SPACE = rb"[ \t\x0b\x0c\x1c-\x1f\x85\xa0]"
 _PLAIN = re.compile(rb"(?:%s)%s+/" % (b"|".join(_METHODS), _SPACE))
-_EMPTY_LINES = re.compile(rb"(?:\r?\n){0,2}")  # RFC 9112 section 2.2: at least one is to be ignored
+_BLANK = re.compile(rb"(?:[\r\n]|%s)*" % _SPACE)
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
-_TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]*")
+_A_SPACE = re.compile(_SPACE)
 _SPACES = re.compile(_SPACE + rb"*")
-_VERSION = b"HTTP/1."
+_LINE = re.compile(rb"[^\x00-\x08\x0a\x0d-\x1b\x7f]*")
+_VERSION = re.compile(_SPACE + rb"HTTP/")
+_VERSION_SIZE = 6
 
 
 class Sniffer:
@@ -34,16 +37,18 @@ class Sniffer:
 
     Bytes are taken while they can still become a request line, the HTTP/2 preface or a ClientHello, and not one byte
     longer. A known method and the start of a path are certain enough for HTTP/1; other methods have to show their
-    ``HTTP/1.``. The verdict depends on the bytes alone, not on how they were split.
+    ``HTTP/``. What is still undecided after MAX_LINE bytes is HTTP, for its codec to refuse. The verdict depends on the
+    bytes alone, not on how they were split.
     """
 
-    __slots__ = ("_at", "_hello", "_start", "_state", "_verdict", "data")
+    __slots__ = ("_at", "_hello", "_known", "_start", "_state", "_verdict", "data")
 
     def __init__(self) -> None:
         self.data: bytearray = bytearray()
         """Every byte that was fed."""
         self._at = 0
         self._start = 0
+        self._known = False
         self._hello: ClientHelloReader | None = None
         self._state: Callable[[], Verdict | None] = self._first
         self._verdict: Verdict | None = None
@@ -67,7 +72,7 @@ class Sniffer:
         return self._verdict
 
     def _give_up(self) -> Verdict | None:
-        return "not_http" if self._hello is None and len(self.data) >= MAX_LINE else None
+        return "http/1" if self._hello is None and len(self.data) >= MAX_LINE else None
 
     # --- states, each going on to the next: all look at no more than the first MAX_LINE bytes ---
 
@@ -78,47 +83,41 @@ class Sniffer:
             return self._ask_hello(bytes(data))
         if PREFACE.startswith(data[: len(PREFACE)]):
             return "http/2" if len(data) >= len(PREFACE) else None
-        empty = _EMPTY_LINES.match(data)
-        self._at = self._start = empty.end() if empty else 0
-        rest = data[self._at : self._at + 2]
-        if not rest or (rest == b"\r" and data.count(b"\n", 0, self._at) < 2):
+        self._state = self._blank
+        return self._blank()
+
+    def _blank(self) -> Verdict | None:
+        if not self._skip(_BLANK):
             return None
+        self._start = self._at
         self._state = self._method
         return self._method()
 
     def _method(self) -> Verdict | None:
         if not self._skip(_TOKEN):
             return None
-        if self._at == self._start or not _is_space(self.data[self._at]):
+        if self._at == self._start or not _A_SPACE.match(self.data, self._at):
             return "not_http"
+        self._known = bytes(self.data[self._start : self._at]) in _METHODS
+        self._start = self._at
         self._state = self._gap
         return self._gap()
 
     def _gap(self) -> Verdict | None:
-        method = bytes(self.data[self._start : self._at].rstrip())
         if not self._skip(_SPACES):
             return None
-        if self.data[self._at] == 0x2F and method in _METHODS:
+        if self._known and self.data[self._at] == 0x2F:
             return "http/1"
-        self._start = self._at
-        self._state = self._target
-        return self._target()
+        self._state = self._line
+        return self._line()
 
-    def _target(self) -> Verdict | None:
-        if not self._skip(_TARGET):
-            return None
-        if self._at == self._start or not _is_space(self.data[self._at]):
-            return "not_http"
-        self._state = self._version
-        return self._version()
-
-    def _version(self) -> Verdict | None:
-        if not self._skip(_SPACES):
-            return None
-        seen = self.data[self._at : min(self._at + len(_VERSION), MAX_LINE)]
-        if not _VERSION.startswith(seen):
-            return "not_http"
-        return "http/1" if len(seen) == len(_VERSION) else None
+    def _line(self) -> Verdict | None:
+        """Look for a version anywhere in the line: what parts its target is for its reader to say."""
+        seen = max(self._start, self._at - _VERSION_SIZE)
+        ended = self._skip(_LINE)
+        if _VERSION.search(self.data, seen, self._at):
+            return "http/1"
+        return "not_http" if ended else None
 
     def _skip(self, pattern: re.Pattern[bytes]) -> bool:
         """Go to the first byte that the pattern does not take; False if it has not come yet."""
@@ -136,7 +135,3 @@ class Sniffer:
 
     def __repr__(self) -> str:
         return f"<Sniffer {self._verdict or 'undecided'} after {len(self.data)} bytes>"
-
-
-def _is_space(byte: int) -> bool:
-    return byte in b" \t\x0b\x0c"
