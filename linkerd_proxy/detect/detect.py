@@ -24,6 +24,8 @@ OPAQUE_PORTS = frozenset({25, 587, 3306, 4444, 5432, 6379, 9300, 11211})
 """Where servers speak first, or clients something that is never HTTP: Linkerd's default list."""
 
 Fallback: TypeAlias = Literal["otherwise", "http", "close"]
+Silence: TypeAlias = Literal["otherwise", "http", "close", "race"]
+_THEN: dict[Silence, Literal["adopt", "race"]] = {"otherwise": "adopt", "race": "race"}
 Result: TypeAlias = Literal[
     "http/1", "http/2", "tls", "not_http", "timeout", "partial", "server_first", "opaque_port", "eof", "error"
 ]
@@ -46,11 +48,13 @@ class Detect(Stack[Connection]):
             their protocol set too.
         tls: Serves connections that begin with a ClientHello, which is put back; without one they go to ``otherwise``.
         otherwise: Serves everything else, as ``opaque``.
-        timeout: Seconds that the client has to show what it speaks, counted from the start and not from each byte.
+        timeout: Seconds that the client has to show what it speaks, counted from the start and not from each byte (with
+            ``on_timeout="race"`` from its first one).
         on_timeout: Where a connection goes whose client was silent until then: ``otherwise``; ``http``, with the
-            protocol left open; or ``close``, which fails it with :exc:`~linkerd_proxy.errors.DetectTimeout`.
-        on_partial: The same for a client that sent bytes, but too few to tell. (Linkerd closes after half a ClientHello
-            and goes on after half a request line; here it is one choice.)
+            protocol left open; ``close``, which fails it with :exc:`~linkerd_proxy.errors.DetectTimeout`; or ``race``,
+            which goes on for as long as the server keeps its connection, so that nobody gets past ``http`` by waiting.
+        on_partial: The first three of these for a client that sent bytes, but too few to tell. (Linkerd closes after
+            half a ClientHello and goes on after half a request line; here it is one choice.)
         opaque_ports: Ports that are not looked at, matched against the original destination or else the local address.
         race: Seconds of silence before the race (own figure), or None never to race.
 
@@ -62,7 +66,7 @@ class Detect(Stack[Connection]):
     tls: Stack[Connection] | None = None
     otherwise: Stack[Connection]
     timeout: float = 10.0
-    on_timeout: Fallback = "otherwise"
+    on_timeout: Silence = "otherwise"
     on_partial: Fallback = "otherwise"
     opaque_ports: frozenset[int] = field(default=OPAQUE_PORTS)
     race: float | None = 0.3
@@ -74,9 +78,12 @@ class Detect(Stack[Connection]):
             raise InvalidConfiguration(f"Detect(timeout={self.timeout!r}): give more than 0 seconds")
         if self.race is not None and self.race < 0:
             raise InvalidConfiguration(f"Detect(race={self.race!r}): give 0 seconds or more, or None")
-        for name, fallback in (("on_timeout", self.on_timeout), ("on_partial", self.on_partial)):
-            if fallback not in get_args(Fallback):
-                raise InvalidConfiguration(f"Detect({name}={fallback!r}): give 'otherwise', 'http' or 'close'")
+        for name, fallback, known in (
+            ("on_timeout", self.on_timeout, get_args(Silence)),
+            ("on_partial", self.on_partial, get_args(Fallback)),
+        ):
+            if fallback not in known:
+                raise InvalidConfiguration(f"Detect({name}={fallback!r}): give one of {', '.join(map(repr, known))}")
             if fallback == "http" and self.http is None:
                 raise InvalidConfiguration(f"Detect({name}='http') needs a branch for it: give http=...")
 
@@ -122,8 +129,9 @@ class _Detector:
         registry = current_registry()
         self._config = config
         self._http, self._tls, self._otherwise = http, tls, otherwise
-        self._races = config.race is not None and config.race < config.timeout
-        self._patience = config.race if config.race is not None and self._races else config.timeout
+        soon = config.race is not None and config.race < config.timeout
+        self._races = soon or config.on_timeout == "race"
+        self._patience = config.race if config.race is not None and soon else config.timeout
         self._results: dict[Result, Counter] = {
             result: registry.counter("tcp_detect_results_total", "Connections by what they spoke", result=result)
             for result in get_args(Result)
@@ -159,7 +167,7 @@ class _Detector:
             connection,
             self._otherwise,
             deadline=start + self._config.timeout,
-            adopt=self._config.on_timeout == "otherwise",
+            then=_THEN.get(self._config.on_timeout, "end"),
             settled=lambda result: self._note(result, start),
         )
 
@@ -180,7 +188,9 @@ class _Detector:
             await self._dispatch(connection, result, sniffer)
 
     async def _listen_on(self, stream: trio.abc.ReceiveStream, start: float, sniffer: Sniffer) -> Result:
-        """Take more bytes until they tell; the deadline is the same."""
+        """Take more bytes until they tell; the deadline is the same, unless that is over because the race went on."""
+        if self._config.on_timeout == "race":
+            start = trio.current_time()
         with trio.CancelScope(deadline=start + self._config.timeout):
             try:
                 while data := await stream.receive_some(MAX_BYTES - len(sniffer.data)):
@@ -209,7 +219,7 @@ class _Detector:
     ) -> None:
         """Send a connection whose time is up where the policy for that outcome says."""
         fallback = self._config.on_timeout if result == "timeout" else self._config.on_partial
-        if fallback == "close":
+        if fallback in {"close", "race"}:  # the server has given up, too
             problem = f"the client sent {received} bytes, too few to tell what it speaks"
             raise DetectTimeout(problem, layer="Detect", waited=self._config.timeout)
         if fallback == "http":

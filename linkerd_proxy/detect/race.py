@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -51,12 +52,16 @@ class Gate(trio.abc.HalfCloseableStream):
         self._listening = trio.CancelScope()
         self._source = stream
 
+    def hurry(self, deadline: float) -> None:
+        """Give the client until then, at most, for its first byte."""
+        self._listening.deadline = min(self._listening.deadline, deadline)
+
     async def listen(self, deadline: float, adopt: bool) -> None:
         """Wait for the client's first byte, and settle the race unless the server did.
 
         At the deadline the gate opens if ``adopt`` says so and the attempt is still under way.
         """
-        self._listening.deadline = min(self._listening.deadline, deadline)
+        self.hurry(deadline)
         with self._listening:
             try:
                 self.heard = await self.stream.receive_some(MAX_BYTES)
@@ -136,7 +141,7 @@ async def race(
     otherwise: Service[Connection],
     *,
     deadline: float,
-    adopt: bool,
+    then: Literal["adopt", "race", "end"],
     settled: Callable[[Literal["server_first", "timeout"]], None],
 ) -> Outcome:
     """Serve a silent connection with ``otherwise`` unless the client speaks first.
@@ -146,7 +151,8 @@ async def race(
         otherwise: What serves it if the server speaks first. Its failure before that is no failure of the connection:
             the client may still speak, and then something else may serve it.
         deadline: How long the client may be silent, as trio.current_time() counts.
-        adopt: Whether an attempt under way goes on for good at the deadline.
+        then: What becomes of an attempt under way at the deadline: it goes on for good, or races on as long as the
+            server keeps it, or ends.
         settled: Called when the attempt becomes the one that serves the connection.
 
     Returns:
@@ -161,13 +167,14 @@ async def race(
     failure: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(gate.listen, deadline, adopt)
+            nursery.start_soon(gate.listen, math.inf if then == "race" else deadline, then == "adopt")
             with attempt:
                 try:
                     await otherwise(connection.with_stream(gate, protocol="opaque"))
                 except Exception as error:
                     failure = error
             attempt.cancel()  # from here on the deadline finds nothing to adopt
+            gate.hurry(deadline)
     except ExceptionGroup as group:
         raise unwrapped(group) from None
     if gate.state == "open":

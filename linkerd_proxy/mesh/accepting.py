@@ -74,7 +74,7 @@ def accepting(
     answered = noting(answered, access_log, trace)
     http = counted | Http(codec=codec) | answered
     if identity is None:
-        return tcp if opaque else Detect(http=http, otherwise=tcp, timeout=detect_timeout, opaque_ports=opaque_ports)
+        return tcp if opaque else _detect(http, tcp, detect_timeout, opaque_ports)
     # A peer that calls HTTP opaque is believed only where nobody is to speak HTTP: its l5d-* headers are looked at.
     header = TransportHeader(timeout=detect_timeout, opaque_ports=None if opaque else frozenset())
     decrypted: Stack[Connection] = tcp
@@ -83,16 +83,34 @@ def accepting(
         proxied = Http(codec=codec, limits=BETWEEN_PROXIES) | Downgrade() | answered
         anybody = Http(codec=codec) | answered
         web = counted | (proxied if require_identity else Meshed(meshed=proxied, otherwise=anybody))
-        decrypted = Detect(http=web, otherwise=tcp, timeout=detect_timeout, opaque_ports=opaque_ports, race=_RACE)
+        decrypted = _detect(web, tcp, detect_timeout, opaque_ports, race=_RACE)
     if gateway is not None:
         decrypted = Tagged(local=decrypted, gateway=gateway)
     encrypted = Terminate(identity, require_identity=require_identity, timeout=detect_timeout) | header | decrypted
     if require_identity:
         return encrypted
+    if opaque:
+        return Detect(tls=encrypted, otherwise=tcp, timeout=detect_timeout, opaque_ports=frozenset())
+    return _detect(http, tcp, detect_timeout, opaque_ports, tls=encrypted)
+
+
+def _detect(
+    http: Stack[Connection],
+    tcp: Stack[Connection],
+    timeout: float,
+    opaque_ports: frozenset[int],
+    *,
+    tls: Stack[Connection] | None = None,
+    race: float = 0.3,
+) -> Stack[Connection]:
+    # Nobody gets past HTTP's rules, and names himself to the application, by waiting until nobody looks any more.
     return Detect(
-        tls=encrypted,
-        http=None if opaque else http,
+        http=http,
+        tls=tls,
         otherwise=tcp,
-        timeout=detect_timeout,
-        opaque_ports=frozenset() if opaque else opaque_ports,
+        timeout=timeout,
+        on_timeout="race",
+        on_partial="http",
+        opaque_ports=opaque_ports,
+        race=race,
     )

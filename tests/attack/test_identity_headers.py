@@ -8,7 +8,7 @@ no other name that a server could read as the mesh's.
 from __future__ import annotations
 
 import re
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
@@ -21,9 +21,11 @@ from linkerd_proxy.core.work import Dial, Tls
 from linkerd_proxy.detect.detect import Detect
 from linkerd_proxy.http.client import Client
 from linkerd_proxy.io.transport_header import ALPN, Header, encode_header
+from linkerd_proxy.mesh.accepting import accepting
 from linkerd_proxy.tcp.forward import Forward
 from linkerd_proxy.tcp.transport_header import TransportHeader
 from linkerd_proxy.testing import memory_connection
+from linkerd_proxy.tls.identity import Given
 from tests.http.between import Wire, heard, inbound, mesh
 from tests.http.h2.frames import HELLO, Reader, data, get, headers, settings
 
@@ -270,6 +272,62 @@ async def test_behind_a_transport_header_that_says_something_else(protocol, auto
         nursery.cancel_scope.cancel()
     # What is called by the other version's name is refused by that version's codec.
     assert check(wires, TRUE) == (2 if protocol is None else 1)
+
+
+LENIENT = {
+    "many empty lines": b"\r\n" * 5 + h1(ID),
+    "bare CRs": b"\r\r\r\n" + h1(ID),
+    "a space in front": b" " + h1(ID),
+    "white space of Latin-1": h1(ID).replace(b" ", b"\xa0", 2),
+    "a separator in front": b"\x1c" + h1(ID),
+    "HTTP/0.9": b"GET x HTTP/0.9\r\n" + ID + b"\r\n\r\n",
+    "a long line": b"GET http://app/" + b"x" * 9000 + b" HTTP/1.1\r\nhost: app\r\n" + ID + b"\r\n\r\n",
+    "a long method": b"X" * 9000 + b" / HTTP/1.1\r\nhost: app\r\n" + ID + b"\r\n\r\n",
+    "another HTTP/2": b"PRI * HTTP/2.0\r\n" + ID + b"\r\n\r\n",
+}
+"""What is not quite HTTP, and some server takes for it all the same."""
+
+
+@pytest.mark.parametrize("name", LENIENT)
+async def test_what_only_lenient_servers_take_for_http(name, autojump_clock):
+    wires = []
+    application = Recorder(wires)
+    async with (
+        opened(accepting(Client(protocol="http/1.1") | application, application)) as service,
+        trio.open_nursery() as nursery,
+    ):
+        client, connection = memory_connection()
+        nursery.start_soon(contained, service, connection)
+        await client.send_all(LENIENT[name])
+        await heard(client)
+        nursery.cancel_scope.cancel()
+    check(wires, None)
+    assert all(FALSE not in wire.received for wire in wires)
+
+
+@pytest.mark.parametrize("meshed", [True, False])
+@pytest.mark.parametrize(
+    "pieces",
+    [(b"", h1(ID)), (h1(ID)[:2], h1(ID)[2:]), (b"PRI", b"VATE / HTTP/1.1\r\nhost: app\r\n" + ID + b"\r\n\r\n")],
+)
+async def test_a_client_that_waits_until_nobody_looks_any_more(issuer, meshed, pieces, autojump_clock):
+    wires = []
+    application = Recorder(wires)
+    identity = Given(issuer.credentials(TRUE)) if meshed else None
+    stack = accepting(Client(protocol="http/1.1") | application, application, identity=identity)
+    async with opened(stack) as service, trio.open_nursery() as nursery:
+        client, connection = memory_connection()
+        nursery.start_soon(contained, service, connection)
+        for piece in pieces:
+            with suppress(trio.BrokenResourceError):  # it may have been put out already
+                await client.send_all(piece)
+                await trio.sleep(60)
+        await heard(client)
+        nursery.cancel_scope.cancel()
+    check(wires, None)
+    assert all(FALSE not in wire.received for wire in wires)
+    if not pieces[0]:
+        assert any(b"GET / HTTP/1.1" in wire.received for wire in wires)  # a connection opened beforehand is served
 
 
 # --- through both proxies ----------------------------------------------------------------------

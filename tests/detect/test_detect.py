@@ -229,6 +229,48 @@ async def test_silence_may_go_to_http_which_finds_out_for_itself(autojump_clock)
     assert otherwise.seen == ["opaque"]  # the attempt that was given up
 
 
+@pytest.mark.parametrize("race", [None, 0.3, 20.0])
+async def test_the_race_may_go_on_so_that_late_bytes_decide_as_early_ones_do(autojump_clock, race) -> None:
+    hello = real_hello()
+    for pieces, branch in (
+        ([GET], "http"),
+        ([GET[:2], GET[2:]], "http"),
+        ([hello[:9], hello[9:]], "tls"),
+        ([b"\0"], "otherwise"),
+    ):
+        detect, http, tls, otherwise = branches(on_timeout="race", on_partial="close", race=race)
+        client, connection = memory_connection()
+        async with opened(detect) as service, trio.open_nursery() as nursery:
+            nursery.start_soon(service, connection)
+            await trio.sleep(60)
+            for piece in pieces:
+                await client.send_all(piece)
+                await trio.sleep(5)
+            await client.send_eof()
+        assert {"http": http, "tls": tls, "otherwise": otherwise}[branch].seen[-1] == b"".join(pieces)
+    assert count("timeout") == count("partial") == 0
+
+
+@pytest.mark.parametrize("ends", [5.0, 30.0])
+async def test_a_race_that_both_gave_up_is_over(autojump_clock, ends) -> None:
+    _, connection = memory_connection()
+    gone = Server(after=ends, half_close=True)
+    async with opened(Detect(http=Branch("h"), otherwise=gone, on_timeout="race")) as service:
+        with trio.fail_after(100), pytest.raises(DetectTimeout):
+            await service(connection)
+    assert trio.current_time() == pytest.approx(max(10, ends + 0.3))
+
+
+async def test_a_server_may_speak_first_however_late(autojump_clock) -> None:
+    client, connection = memory_connection()
+    detect = Detect(http=Branch("h"), otherwise=Server(b"220 ready", after=30), on_timeout="race")
+    async with opened(detect) as service, trio.open_nursery() as nursery:
+        nursery.start_soon(service, connection)
+        assert await client.receive_some() == b"220 ready"
+        await client.send_eof()
+    assert count("server_first") == 1
+
+
 async def test_too_few_bytes_may_be_an_error_that_explains_itself(autojump_clock) -> None:
     detect, *_ = branches(on_partial="close", timeout=2, race=None)
     client, connection = memory_connection()
@@ -413,9 +455,9 @@ async def test_an_attempt_that_returned_is_repeated_at_the_deadline(autojump_clo
         ({}, "give it http=..., tls=... or both"),
         ({"http": Branch("h"), "timeout": 0}, "Detect\\(timeout=0\\)"),
         ({"http": Branch("h"), "race": -1}, "Detect\\(race=-1\\)"),
-        ({"http": Branch("h"), "on_timeout": "wait"}, "'otherwise', 'http' or 'close'"),
+        ({"http": Branch("h"), "on_timeout": "wait"}, "'otherwise', 'http', 'close', 'race'"),
         ({"tls": Branch("t"), "on_timeout": "http"}, "give http="),
-        ({"http": Branch("h"), "on_partial": "wait"}, "on_partial='wait'"),
+        ({"http": Branch("h"), "on_partial": "race"}, "on_partial='race'"),
     ],
 )
 def test_impossible_options_are_refused(options, text) -> None:

@@ -142,7 +142,15 @@ class _Listening:
     def _detecting(self, http: Stack[Connection], raw: Stack[Connection], race: float = 0.3) -> Stack[Connection]:
         entry = self._entry
         opaque = frozenset(entry.opaque_ports)
-        return Detect(http=http, otherwise=raw, timeout=entry.detect_timeout, opaque_ports=opaque, race=race)
+        return Detect(
+            http=http,
+            otherwise=raw,
+            timeout=entry.detect_timeout,
+            on_timeout="race",  # nobody gets past HTTP's rules by waiting until nobody looks any more
+            on_partial="http",
+            opaque_ports=opaque,
+            race=race,
+        )
 
     def _http(self, server: Layer[Connection, Exchange]) -> Stack[Connection]:
         answered, raw = self._shared
@@ -240,6 +248,8 @@ class _Listening:
             http=http,
             otherwise=raw or http or decrypted,
             timeout=entry.detect_timeout,
+            on_timeout="race",
+            on_partial="otherwise" if http is None else "http",
             opaque_ports=frozenset(entry.opaque_ports),
         )
 
