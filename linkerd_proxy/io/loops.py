@@ -50,23 +50,29 @@ def would_loop(address: AnyAddress) -> bool:
         return True
     if not isinstance(address, Address) or not isinstance(listener, Address) or listener.port != address.port:
         return False
-    if not address.is_ip or not _is_any(listener.host):
+    if not address.is_ip:
         return False
-    return _is_any(address.host) or _is_of_this_host(address.host)
+    ours, target = _plain(listener.host), _plain(address.host)
+    if target[0].is_unspecified:  # there the system connects to the loopback
+        target = (ipaddress.ip_address("127.0.0.1" if target[0].version == 4 else "::1"), "")
+    return ours == target or (ours[0].is_unspecified and _is_of_this_host(str(target[0]), target[1]))
 
 
-def _is_any(host: str) -> bool:
-    return ipaddress.ip_address(host.partition("%")[0]).is_unspecified
+def _plain(host: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, str]:
+    """Return an address, IPv4 as such also where it is written as IPv6, and its interface."""
+    text, _, zone = host.partition("%")
+    address = ipaddress.ip_address(text)
+    return getattr(address, "ipv4_mapped", None) or address, zone
 
 
-def _is_of_this_host(host: str) -> bool:
+def _is_of_this_host(host: str, zone: str) -> bool:
     """Whether the address is one of ours: then, and only then, can a socket be bound to it."""
-    if ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+    if ipaddress.ip_address(host).is_loopback:
         return True
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((host, 0))
+            probe.bind((f"{host}%{zone}" if zone else host, 0))
     except OSError:
         return False
     return True
