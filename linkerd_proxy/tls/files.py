@@ -15,13 +15,13 @@ import trio
 from linkerd_proxy.core.background import open_background
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.tls.identity import Credentials, Identity, LiveIdentity
+from linkerd_proxy.tls.private import read_file
 from linkerd_proxy.tls.renewal import Reported
 from linkerd_proxy.tls.stored import Stamp, stamp_of
 
 __all__ = ["Files"]
 
 _AGAIN = 60.0  # seconds
-_LARGEST = 1 << 20  # bytes: no chain and no bundle is as large
 
 
 def _utc_now() -> datetime:
@@ -118,10 +118,9 @@ class Files(Identity):
     def _text(self, name: str | os.PathLike[str]) -> tuple[str, bytes]:
         path = self._path(name)
         try:
-            with path.open("rb") as file:
-                return str(path), file.read(_LARGEST)
-        except OSError as error:
+            return str(path), read_file(path)
+        except InvalidConfiguration as error:
             raise InvalidConfiguration(
-                f"{path}: {error.strerror}; put ca.pem, cert.pem and key.pem there, as 'linkerd-proxy authority issue'"
-                " writes them, or name other files"
+                f"{error}; put ca.pem, cert.pem and key.pem there, as 'linkerd-proxy authority issue' writes them, or "
+                "name other files"
             ) from None

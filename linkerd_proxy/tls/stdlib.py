@@ -9,6 +9,7 @@ import trio
 
 from linkerd_proxy.core.work import Tls
 from linkerd_proxy.io.streams import Data
+from linkerd_proxy.tls.engine import OVERGROWN
 from linkerd_proxy.tls.refusal import Refused
 
 __all__ = ["StdlibEngine"]
@@ -84,6 +85,8 @@ class StdlibEngine:
         try:
             data = self._object.read(min(limit, _CHUNK))
         except ssl.SSLWantReadError:
+            if self._from.pending > OVERGROWN:
+                raise trio.BrokenResourceError("the peer provokes answers that it does not take") from None
             return b""
         except ssl.SSLZeroReturnError:
             data = b""

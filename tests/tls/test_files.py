@@ -23,6 +23,11 @@ def write(directory, issuer, leaf):
     return directory
 
 
+def put(make, path):
+    path.unlink()
+    make(path)
+
+
 def refreshes(result):
     return current_registry().counter("control_identity_cert_refreshes_total", "", result=result).value
 
@@ -128,7 +133,8 @@ async def test_a_bad_change_changes_nothing_and_is_one_line(issuer, tmp_path, au
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d, i: (d / "key.pem").unlink(), "key.pem: No such file .* authority issue"),
+        (lambda d, i: (d / "key.pem").unlink(), "key.pem: No such file .*; .* authority issue"),
+        (lambda d, i: put(os.mkfifo, d / "key.pem"), "key.pem is no regular file: give one; .* authority issue"),
         (lambda d, i: (d / "cert.pem").write_bytes(b""), "cert.pem: no certificate can be read; give"),
         (lambda d, i: (d / "ca.pem").write_bytes(b"nonsense"), "ca.pem: no certificate can be read; give"),
         (lambda d, i: (d / "key.pem").write_bytes(b"nonsense"), "key.pem: no key can be read; give"),

@@ -19,6 +19,7 @@ from linkerd_proxy.core.work import Tls
 from linkerd_proxy.io.streams import SocketStream, abort, watch_hangup
 from linkerd_proxy.tls import direct
 from linkerd_proxy.tls.context import mesh_context
+from linkerd_proxy.tls.engine import OVERGROWN
 from linkerd_proxy.tls.handshake import shake
 from linkerd_proxy.tls.openssl import OpenSSLEngine
 from linkerd_proxy.tls.public import Public
@@ -435,6 +436,17 @@ async def test_over_sockets_it_knows_whether_the_peer_is_quiet(connect):
         while one.is_quiet():
             await trio.lowlevel.checkpoint()
     await one.aclose()
+
+
+def test_answers_that_a_peer_provokes_and_does_not_take_are_bounded(issuer, tmp_path):
+    client, server = stdlib_engines(issuer, tmp_path)()
+    for _ in range(3):
+        for one, other in ((client, server), (server, client)):
+            one.handshake()
+            other.feed(one.take())
+    client._from.write(bytes(OVERGROWN + 1))  # as answers to key updates without end
+    with pytest.raises(trio.BrokenResourceError, match="provokes"):
+        client.decrypt(b"", 100)
 
 
 async def test_a_peer_that_talks_without_saying_anything_is_not_listened_to_for_ever():
