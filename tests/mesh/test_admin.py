@@ -159,6 +159,7 @@ async def test_the_environment_is_ours_alone_and_keeps_secrets(ask, monkeypatch)
     monkeypatch.setenv("LINKERD2_PROXY_LOG", "info")
     monkeypatch.setenv("LINKERD2_PROXY_TEST_TOKEN", "hush")
     monkeypatch.setenv("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", "/token")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://me:hush@collector:4318/a@b")
     monkeypatch.setenv("AWS_THING", "hush")
     get = await ask(Drain())
     status, _, body = await get("/env.json")
@@ -166,6 +167,7 @@ async def test_the_environment_is_ours_alone_and_keeps_secrets(ask, monkeypatch)
     assert status == 200
     assert found["LINKERD2_PROXY_LOG"] == "info"
     assert found["LINKERD2_PROXY_IDENTITY_TOKEN_FILE"] == "/token"
+    assert found["OTEL_EXPORTER_OTLP_ENDPOINT"] == "https://(redacted)@collector:4318/a@b"
     assert b"hush" not in body
     assert "AWS_THING" not in found
     _, _, some = await get("/env.json?LINKERD2_PROXY_LOG&AWS_THING")
