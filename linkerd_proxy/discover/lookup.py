@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import trio
+
 from linkerd_proxy.address import UnixAddress, parse_address
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.errors import InvalidConfiguration
@@ -60,7 +62,8 @@ def make_lookup(servers: Sequence[str], timeout: float) -> Lookup:
 
     Args:
         servers: Whom to ask, as ``ip`` or ``ip:port``; none for those of /etc/resolv.conf, with its search list.
-        timeout: Seconds for all tries of one look-up.
+        timeout: Seconds for all tries of one look-up. Once there was an answer, each server is asked once in that time:
+            what is known already needs no haste, and servers that fail no storm.
 
     Raises:
         InvalidConfiguration: if dnspython is not installed, or the system has no usable resolv.conf.
@@ -77,16 +80,22 @@ def make_lookup(servers: Sequence[str], timeout: float) -> Lookup:
     if servers:
         resolver.nameservers = [_server(server) for server in servers]
     resolver.lifetime = timeout
+    once = timeout / max(1, len(resolver.nameservers))
 
     async def look_up(name: str, kind: RecordType) -> Answer:
         try:
-            answer = await resolver.resolve(name, kind, search=not servers, raise_on_no_answer=False)
+            with trio.fail_after(timeout):  # the library goes by the wall clock, which may jump
+                answer = await resolver.resolve(name, kind, search=not servers, raise_on_no_answer=False)
         except dns.resolver.NXDOMAIN as error:
+            resolver.timeout = once
             return Found((), _negative_ttl(error))
+        except trio.TooSlowError:
+            return Failure(f"no answer in {timeout:g} s")
         except Exception as error:
             # What the network or a hostile server may do to the library is no bug of ours.
             text = " ".join(str(unwrapped(error)).split()) or type(error).__name__
             return Failure(text[:200])
+        resolver.timeout = once
         return Found(_records(answer, kind), answer.chaining_result.minimum_ttl)
 
     return look_up
@@ -102,10 +111,14 @@ def _server(text: str) -> dns.nameserver.Do53Nameserver:
 
 
 def _negative_ttl(error: dns.resolver.NXDOMAIN) -> float:
+    from dns.rdatatype import SOA
+
     try:
-        responses = error.responses().values()  # type: ignore[no-untyped-call]
+        responses = list(error.responses().values())  # type: ignore[no-untyped-call]
+        if not all(any(found.rdtype == SOA for found in message.authority) for message in responses):
+            return 0.0  # it may not be kept (RFC 2308 section 5); the library would make it five minutes
         return float(min(message.resolve_chaining().minimum_ttl for message in responses))
-    except Exception:  # an answer without a SOA, or one that can't be followed: the caller's floor stands
+    except Exception:  # one that can't be followed: the caller's floor stands
         return 0.0
 
 
