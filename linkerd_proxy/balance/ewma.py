@@ -40,6 +40,12 @@ class PeakEwma:
         faded = self.rtt * kept
         self.rtt = rtt if rtt > faded else faded + rtt * (1 - kept)
 
+    def blend(self, rtt: float, now: float) -> None:
+        """Take in a measurement as an average does, in the share of its time, however large it is."""
+        kept = exp(-max(0.0, now - self.at) * self.rate)
+        self.at = max(self.at, now)
+        self.rtt = self.rtt * kept + rtt * (1 - kept)
+
     def read(self, now: float) -> float:
         """Return the estimate, faded by the time since it was measured."""
         elapsed = now - self.at

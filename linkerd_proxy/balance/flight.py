@@ -117,11 +117,13 @@ class Flight:
     def penalise(self, now: float, hint: float | None) -> None:
         """Make a failure count as slow, so that failing quickly attracts no work."""
         ewma = self.replica.ewma
-        penalty = self.pool.penalty
+        penalty = self.pool.measure.penalty
         took = now - self.started if self.pending else 0.0
         self.leave()
-        if penalty or hint is not None:
+        if hint is not None or (penalty and self.pool.measure.peak):
             ewma.sample(max(penalty, hint or 0.0, ewma.read(now)), now)
+        elif penalty:
+            ewma.blend(max(penalty, took, ewma.read(now)), now)
         elif took:
             ewma.sample(took, now)
 

@@ -108,19 +108,23 @@ class Ready(Generic[A]):
 class P2c:
     """The less loaded of two at random, load being the peak-EWMA latency times the work that waits for an answer.
 
-    A slow or failed answer weighs at once, and fades over ``decay``. (Linkerd; "The Power of Two Choices in Randomized
-    Load Balancing", Mitzenmacher 2001)
+    A slow answer weighs at once, and fades over ``decay``. A failed one, which may be quick, counts as a slow one in
+    the average: an endpoint that fails one request in a hundred keeps most of its share, one that fails half of them
+    keeps next to none. (Linkerd; "The Power of Two Choices in Randomized Load Balancing", Mitzenmacher 2001)
 
     Args:
         default_rtt: Seconds that an endpoint is thought to take before it has answered (Linkerd: 0.03).
         decay: Seconds after which what was measured weighs 1/e (Linkerd: 10).
-        penalty: Seconds that a failed answer counts as having taken, at least (Linkerd: 5). 0 measures failures as they
-            are.
+        penalty: Seconds that a failed answer counts as having taken, at least (own figure). 0 measures failures as they
+            are, as Linkerd does unless told otherwise.
+        peak: Whether a failure weighs at once and in full. ``P2c(penalty=5, peak=True)`` is Linkerd's penalty EWMA:
+            one failure keeps nearly all work away for half a minute. What ``retry-after`` asks for always does.
     """
 
     default_rtt: float = 0.03
     decay: float = 10.0
-    penalty: float = 5.0
+    penalty: float = 2.0
+    peak: bool = False
 
     def __post_init__(self) -> None:
         if not self.default_rtt > 0 or not self.decay >= 0 or not self.penalty >= 0:

@@ -17,7 +17,7 @@ from linkerd_proxy.balance.again import choose_elsewhere, choose_probe
 from linkerd_proxy.balance.breaker import Accrual, Outcome, Reason
 from linkerd_proxy.balance.ewma import PeakEwma
 from linkerd_proxy.balance.flight import Classify, Flight
-from linkerd_proxy.balance.picks import Picker
+from linkerd_proxy.balance.picks import P2c, Picker
 from linkerd_proxy.balance.queue import Queue
 from linkerd_proxy.balance.replica import Replica, Tally
 from linkerd_proxy.balance.states import TRANSITIONS, Event
@@ -67,7 +67,7 @@ class Pool(Generic[A]):
         "gone",
         "judges_all",
         "leaving",
-        "penalty",
+        "measure",
         "picker",
         "probation",
         "queue",
@@ -99,7 +99,7 @@ class Pool(Generic[A]):
         self.classify: Classify = tuning.classify
         self.judges_all: bool = tuning.classify is not classify
         """Whether even answers below 400 may be failures."""
-        self.penalty: float = tuning.measure.penalty
+        self.measure: P2c = tuning.measure
         self.replicas: dict[AnyAddress, Replica[A]] = {}
         self.leaving: set[Replica[A]] = set()
         """Those that discovery removed and that have work in flight."""

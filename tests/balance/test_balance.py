@@ -329,7 +329,7 @@ async def test_a_connection_that_its_service_has_touched_is_not_handed_on() -> N
 def test_it_draws_the_stack_of_an_endpoint() -> None:
     stack = Balance(Static("10.0.0.1:80"), lambda e: Client() | Connect(e.address), name="web", pick=P2c(penalty=0))
     assert str(stack).splitlines() == [
-        "Balance(Static('10.0.0.1:80'), pick=P2c(default_rtt=0.03, decay=10.0, penalty=0), name='web')",
+        "Balance(Static('10.0.0.1:80'), pick=P2c(default_rtt=0.03, decay=10.0, penalty=0, peak=False), name='web')",
         "└─ each endpoint: Client()",
         "     Connect('10.0.0.1:80')",
     ]

@@ -8,7 +8,7 @@ import trio.testing
 
 from linkerd_proxy.balance.balance import Balance
 from linkerd_proxy.balance.breaker import Breaker
-from linkerd_proxy.balance.picks import RoundRobin
+from linkerd_proxy.balance.picks import P2c, RoundRobin
 from linkerd_proxy.core.backoff import Backoff
 from linkerd_proxy.core.message import Response, Streamed
 from linkerd_proxy.core.stack import opened
@@ -377,7 +377,7 @@ async def test_failures_count_as_slow(status, headers, rtt, autojump_clock) -> N
         return Response(status, headers)
 
     fleet.behaviour[1] = answer
-    async with opened(Balance(known(1), fleet.replica)) as service:
+    async with opened(Balance(known(1), fleet.replica, pick=P2c(penalty=5, peak=True))) as service:
         await ask(service)
         assert one(service).rtt == pytest.approx(rtt, rel=0.01)
 
@@ -385,7 +385,7 @@ async def test_failures_count_as_slow(status, headers, rtt, autojump_clock) -> N
 async def test_a_penalty_ends_when_the_endpoint_is_back(autojump_clock) -> None:
     fleet = Fleet()
     fleet.behaviour[1] = 500
-    async with opened(Balance(known(1), fleet.replica, breaker=ALONE)) as service:
+    async with opened(Balance(known(1), fleet.replica, breaker=ALONE, pick=P2c(penalty=5, peak=True))) as service:
         for _ in range(3):
             await ask(service)
         assert one(service).rtt == pytest.approx(5)
