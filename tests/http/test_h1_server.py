@@ -10,7 +10,8 @@ from linkerd_proxy.core.message import Body, Response, Streamed, Whole
 from linkerd_proxy.errors import AlreadyAnswered, NoRoute, UpstreamClosed
 from linkerd_proxy.headers import Headers
 from linkerd_proxy.http.limits import Limits
-from linkerd_proxy.testing import EOF, RESET, Script
+from linkerd_proxy.http.server import Http
+from linkerd_proxy.testing import EOF, RESET, Script, memory_connection
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -44,6 +45,48 @@ async def test_keep_alive_serves_one_request_after_the_other(serving, autojump_c
         script = script << b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer
     await (script >> EOF << EOF).play(served.client)
     await served.over.wait()
+
+
+class _Ended(trio.abc.HalfCloseableStream):
+    """A client that asks once and then ends, or breaks off, and of whom nothing more is to be had."""
+
+    def __init__(self, broken):
+        self.broken = broken
+        self.waiting = [GET]
+        self.asked = 0
+        self.sent = b""
+
+    async def receive_some(self, max_bytes=None):
+        self.asked += 1
+        await trio.lowlevel.checkpoint()
+        if self.waiting:
+            return self.waiting.pop()
+        if self.broken:
+            raise trio.BrokenResourceError
+        return b""
+
+    async def send_all(self, data):
+        await trio.lowlevel.checkpoint()
+        self.sent += data
+
+    async def wait_send_all_might_not_block(self):
+        await trio.lowlevel.checkpoint()
+
+    async def send_eof(self):
+        raise AssertionError("whoever accepted the connection closes it at once")
+
+    async def aclose(self):
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_a_client_whose_end_has_come_is_not_lingered_for(broken):
+    connection = memory_connection()[1]
+    stream = connection.stream = _Ended(broken)
+    async with Http().open(ok) as serve:
+        await serve(connection)
+    assert stream.sent.startswith(b"HTTP/1.1 200 OK")
+    assert stream.asked == 2
 
 
 async def test_bodies_come_whole_streamed_and_in_chunks(serving, autojump_clock):
