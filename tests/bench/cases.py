@@ -131,7 +131,7 @@ CASES: dict[str, Case] = {
         "tcp",
         peers.bulk_backend,
         None,
-        {name: _TCP[name] for name in ("ours", "envoy", "haproxy")},
+        {**{name: _TCP[name] for name in ("envoy", "haproxy")}, "ours": peers.ours},
         transfer_tls,
         connections=False,
         terminate=True,
