@@ -56,8 +56,9 @@ class InboundHeaders(Layer[Exchange, Exchange]):
         clean = without_reserved(raw)
         if identity is not None:
             clean = [*clean, (CLIENT_ID, identity.encode("latin-1"))]
-        work = work.asking(request.replace(headers=Headers.of(clean)))
-        await inner(work.answering(_stripping(work.respond)))
+        if clean is not raw:
+            request = request.replace(headers=Headers.of(clean))
+        await inner(Exchange(request, _stripping(work.respond), work.connection))
 
 
 def _count_hops(headers: Headers) -> None:
@@ -92,8 +93,9 @@ class OutboundHeaders(Layer[Exchange, Exchange]):
             self._check(request.headers.get_all(REQUIRE_ID))
         if self.identity is not None and hops():
             clean = [*clean, (HOPS, b"%d" % hops())]
-        work = work.asking(request.replace(headers=Headers.of(clean)))
-        await inner(work.answering(_stripping(work.respond)))
+        if clean is not raw:
+            request = request.replace(headers=Headers.of(clean))
+        await inner(Exchange(request, _stripping(work.respond), work.connection))
 
     def _check(self, required: list[str]) -> None:
         if any(one != self.identity for one in required):

@@ -101,7 +101,7 @@ class Downgrade(Layer[Exchange, Exchange]):
     async def serve(self, work: Exchange, inner: Service[Exchange]) -> None:
         """Serve the exchange with a request as the client sent it."""
         request = work.request
-        told = request.headers.get_all("l5d-orig-proto")
+        told = [value.decode("latin-1") for name, value in request.headers.raw if name == ORIG_PROTO]
         if not told:
             return await inner(work)
         plain = _as(request, request.version, _without(request.headers.raw, ORIG_PROTO))
