@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context, ContextVar, copy_context
-from functools import partial
 from typing import Any, Generic, cast
 
 import trio
@@ -50,6 +49,10 @@ class _Host:
         self.live: dict[int, _Live] = {}
         _host.set(self)
         self.context: Context = copy_context()
+
+    def hold(self, live: _Live) -> None:
+        """Start the task in which a resource lives."""
+        self.nursery.start_soon(_hold, live, name=f"<holding {live.resource!r}>")
 
 
 class _Live:
@@ -108,7 +111,7 @@ async def shared(resource: Resource[T]) -> AsyncIterator[T]:
     if live is None:
         live = host.live[id(resource)] = _Live(resource)
         # Not in the context of whoever came first: which way one client's work came is nothing to the others.
-        host.context.run(partial(host.nursery.start_soon, _hold, live, name=f"<holding {resource!r}>"))
+        host.context.run(host.hold, live)
     live.users += 1
     try:
         await live.settled.wait()
