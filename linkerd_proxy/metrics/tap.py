@@ -18,6 +18,7 @@ from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import CODES, NotAnswered
 from linkerd_proxy.headers import Headers
+from linkerd_proxy.metrics.log_record import REDACTED, redacted
 from linkerd_proxy.metrics.tally import tallied
 from linkerd_proxy.metrics.tap_events import (
     ConnectionClosed,
@@ -34,6 +35,7 @@ __all__ = ["Tap"]
 W = TypeVar("W", bound=Connection | Exchange, default=Exchange)
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
+_SECRETS = frozenset(REDACTED)  # in queries
 _SECRET = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"})
 
 
@@ -141,7 +143,7 @@ class _Watched:
     def begin(self, labels: tuple[tuple[str, str], ...]) -> None:
         request = self._request
         where = _where(self._original.connection)
-        head = (request.method, request.scheme, request.authority, request.path, request.version)
+        head = (request.method, request.scheme, request.authority, redacted(request.path, _SECRETS), request.version)
         for tap in self._taps:
             fields = _fields(request.headers) if tap.headers else ()
             tap.push(RequestBegun(self._id, labels, *where, *head, fields))

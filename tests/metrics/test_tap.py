@@ -83,6 +83,12 @@ async def test_an_exchange_is_shown_from_its_head_to_its_end(autojump_clock):
     assert (end["event"], end["request_bytes"], end["response_bytes"], end["error"]) == ("end", 3, 5, "")
 
 
+async def test_secrets_in_a_query_are_not_shown():
+    async with opened(Tap() | answer) as service:
+        begun = (await seen(service, Match(), Request("GET", "/?user=1&access_token=s3cret")))[0]
+    assert begun["path"] == "/?user=1&access_token=(redacted)"
+
+
 async def test_headers_only_if_asked_for_and_never_credentials():
     request = Request("GET", "/stream", [("authorization", "Bearer secret"), ("x-fine", "1")])
     async with opened(Tap() | answer) as service:
