@@ -22,14 +22,55 @@ __all__ = ["ExchangeMetrics"]
 
 _PROTOCOLS: dict[HttpVersion, str] = {"1.0": "http/1", "1.1": "http/1", "2": "http/2", "3": "http/3"}
 
+_FOLD = 256  # answers; own figure: folding them in takes a tenth of a millisecond
+
+_NO_OUTCOMES: dict[int, _Outcome] = {}
 _CANCEL = "CANCEL"  # Linkerd's word for a client that went away
 _GRPC_FINE = ("", "0")
+
+
+class _Outcome:
+    """Answers of one kind: a counter and a histogram, and what is not in them yet.
+
+    Recording costs a list's ``append``, for on the way of a request every look at one more object is dear; one after
+    the other, where all of it is at hand, values are counted for a fraction.
+    """
+
+    __slots__ = ("_counter", "_latency", "waiting")
+
+    def __init__(self, counter: Counter, latency: Histogram) -> None:
+        self._counter = counter
+        self._latency = latency
+        self.waiting: list[float] = []
+        """Seconds that answers took which are not counted yet."""
+
+    def add(self, seconds: float) -> None:
+        """Count an answer, and the trace that it is of if a ``Trace`` outside has it sampled."""
+        self.waiting.append(seconds)
+        notes = current_notes()
+        if notes is not None and notes.trace_id:
+            self.fold()
+            self._latency.exemplify(Exemplar(seconds * 1000, notes.trace_id, datetime.now(UTC).timestamp()))
+        elif len(self.waiting) >= _FOLD:
+            self.fold()
+
+    def add_untimed(self) -> None:
+        """Count an answer whose time tells nothing: a tunnel's, or none at all."""
+        self._counter.value += 1
+
+    def fold(self) -> None:
+        """Bring counter and histogram up to date."""
+        waiting, self.waiting = self.waiting, []
+        self._counter.value += len(waiting)
+        record = self._latency.record
+        for seconds in waiting:
+            record(seconds * 1000)
 
 
 class _Series:
     """The handles of one protocol, bound once; those of each kind of answer when it first occurs."""
 
-    __slots__ = ("_classify", "_labels", "_registry", "in_flight", "outcomes", "particular", "requests")
+    __slots__ = ("_classify", "_labels", "_registry", "in_flight", "kept", "particular", "plain", "requests")
 
     def __init__(self, registry: Registry, labels: dict[str, str], classify: Classify) -> None:
         self._registry = registry
@@ -37,12 +78,15 @@ class _Series:
         self._labels = labels
         self.requests: Counter = registry.counter("request_total", "Requests received", **labels)
         self.in_flight: Gauge = registry.gauge("request_in_flight", "Requests not yet answered to the end", **labels)
-        self.outcomes: dict[int, tuple[Counter, Histogram]] = {}
-        self.particular: dict[tuple[int, str, str], tuple[Counter, Histogram]] = {}
+        self.kept: bool = True
+        """Whether somebody will call :meth:`fold`."""
+        self.plain: dict[int, _Outcome] = {}
+        """Answers that can mean nothing else: of HTTP/1, no tunnels, below 400."""
+        self.particular: dict[tuple[int, str, str], _Outcome] = {}
 
-    def bind(self, status: int, grpc_status: str = "", error: str = "") -> tuple[Counter, Histogram]:
+    def bind(self, status: int, grpc_status: str = "", error: str = "") -> _Outcome:
         labels = self._labels | {"status_code": str(status) if status else ""}
-        return (
+        return _Outcome(
             self._registry.counter(
                 "response_total",
                 "Responses that ended, by how",
@@ -62,11 +106,18 @@ class _Series:
         if error or status >= 400 or status == 101 or request.version == "2" or request.method == "CONNECT":
             self._count_particular(request, response, error, started)
             return
-        outcome = self.outcomes.get(status)
+        outcome = self.plain.get(status)
         if outcome is None:
-            outcome = self.outcomes[status] = self.bind(status)
-        outcome[0].value += 1
-        _record(outcome[1], started)
+            outcome = self.plain[status] = self.bind(status)
+        outcome.add(trio.current_time() - started)
+        if not self.kept:
+            outcome.fold()
+            self.plain.clear()
+
+    def fold(self) -> None:
+        """Bring the registry up to date."""
+        for outcome in (*self.plain.values(), *self.particular.values()):
+            outcome.fold()
 
     def _count_particular(self, request: Request, response: Response, error: str, started: float) -> None:
         grpc_status = grpc_status_of(response) if request.is_grpc else ""
@@ -78,9 +129,12 @@ class _Series:
             outcome = self.bind(*key)
             if len(self.particular) < MAX_SERIES:  # the upstream chooses two of the three
                 self.particular[key] = outcome
-        outcome[0].value += 1
-        if not _is_tunnel(request, response):
-            _record(outcome[1], started)
+        if _is_tunnel(request, response):
+            outcome.add_untimed()
+        else:
+            outcome.add(trio.current_time() - started)
+        if not self.kept or key not in self.particular:
+            outcome.fold()
 
 
 class ExchangeMetrics(dict[tuple[HttpVersion, str | None], _Series]):
@@ -98,9 +152,15 @@ class ExchangeMetrics(dict[tuple[HttpVersion, str | None], _Series]):
         version, identity = key
         labels = {**self._labels, "protocol": _PROTOCOLS[version], **tls_labels(identity)}
         series = _Series(self._registry, labels, self._classify)
-        if len(self) < MAX_SERIES:  # as many identities as the authority certified
+        series.kept = len(self) < MAX_SERIES  # as many identities as the authority certified
+        if series.kept:
             self[key] = series
         return series
+
+    def fold(self) -> None:
+        """Bring the registry up to date, for whoever reads it."""
+        for series in self.values():
+            series.fold()
 
     def counting(self, inner: Service[Exchange]) -> Service[Exchange]:
         """Return ``inner`` with every exchange counted, in about 3 us each."""
@@ -112,6 +172,7 @@ class ExchangeMetrics(dict[tuple[HttpVersion, str | None], _Series]):
             series = self[request.version, None if tls is None else tls.peer_identity or ""]
             series.requests.value += 1
             series.in_flight.value += 1
+            outcomes = series.plain if request.method != "CONNECT" else _NO_OUTCOMES
             started = trio.current_time()
             answered = False
             cut: Response | None = None
@@ -126,7 +187,11 @@ class ExchangeMetrics(dict[tuple[HttpVersion, str | None], _Series]):
                 cut = response
                 await send(response)
                 cut = None
-                series.count(request, response, "", started)
+                outcome = outcomes.get(response.status)
+                if outcome is None:
+                    series.count(request, response, "", started)
+                else:
+                    outcome.add(trio.current_time() - started)
 
             try:
                 await inner(Exchange(request, respond, exchange.connection))
@@ -139,18 +204,9 @@ class ExchangeMetrics(dict[tuple[HttpVersion, str | None], _Series]):
                 if cut is not None:
                     series.count(request, cut, error, started)
                 elif not answered:
-                    series.bind(0, error=error)[0].value += 1
+                    series.bind(0, error=error).add_untimed()
 
         return count
-
-
-def _record(latency: Histogram, started: float) -> None:
-    """Record a latency, and the trace that it is of if a ``Trace`` outside has it sampled."""
-    milliseconds = (trio.current_time() - started) * 1000
-    latency.record(milliseconds)
-    notes = current_notes()
-    if notes is not None and notes.trace_id:
-        latency.exemplify(Exemplar(milliseconds, notes.trace_id, datetime.now(UTC).timestamp()))
 
 
 def _is_tunnel(request: Request, response: Response) -> bool:

@@ -57,9 +57,8 @@ class Metrics(Layer[W, W], Generic[W]):
     async def open(self, inner: Service[W]) -> AsyncIterator[Service[W]]:
         """Bind the series of this run's registry, and count until closed."""
         registry = current_registry()
-        count_exchange = ExchangeMetrics(registry, self.labels, self.classify).counting(
-            cast("Service[Exchange]", inner)
-        )
+        exchanges = ExchangeMetrics(registry, self.labels, self.classify)
+        count_exchange = exchanges.counting(cast("Service[Exchange]", inner))
         transport = TransportMetrics(registry, self.labels)
         count_connection = transport.counting_connections(cast("Service[Connection]", inner))
         count_dial = transport.counting_dials(cast("Service[Dial]", inner))
@@ -72,8 +71,15 @@ class Metrics(Layer[W, W], Generic[W]):
                 return count_connection(work)
             return count_dial(work)
 
-        with registry.collecting(transport.collect):
-            yield service
+        def collect() -> None:
+            transport.collect()
+            exchanges.fold()
+
+        with registry.collecting(collect):
+            try:
+                yield service
+            finally:
+                exchanges.fold()
 
     def __repr__(self) -> str:
         shown = [str(dict(self.labels))] if self.labels else []

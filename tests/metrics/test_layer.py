@@ -50,6 +50,23 @@ def answering(response):
 
 
 class TestExchanges:
+    async def test_answers_are_in_the_registry_when_somebody_reads_it_and_when_the_layer_has_closed(self):
+        def values():
+            return [
+                series.count if family.kind == "histogram" else series.value
+                for family in current_registry()
+                if family.name in {"response_total", "response_latency_ms"}
+                for series in family.series.values()
+            ]
+
+        async with Metrics().open(answering(Response(200))) as service:
+            for number in range(1, 602):
+                await service(exchange(Request()))
+                if number in {1, 600}:
+                    current_registry().collect()
+                    assert values() == [number, number]
+        assert values() == [601, 601]
+
     async def test_an_answer_counts_when_its_last_byte_has_left(self, autojump_clock):
         class Slow(Body):
             step = 0
