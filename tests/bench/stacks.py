@@ -14,6 +14,7 @@ from linkerd_proxy.core.serve import serve
 from linkerd_proxy.core.stack import Layer, Stack
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.io.listen import SocketListener, open_listeners
+from linkerd_proxy.mesh.settled import settle
 from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.tcp.forward import Forward
 from tests.bench.peers import SERVICES, TEN
@@ -116,6 +117,7 @@ async def main(variant: str, port: int, backend: int) -> None:
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             listeners = await open_listeners(Address("127.0.0.1", port))
+            settle()
             nursery.start_soon(_serve, stack, listeners, drain, nursery)
             if variant == "tapped":
                 nursery.start_soon(_look)
