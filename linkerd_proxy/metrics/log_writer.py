@@ -154,6 +154,8 @@ class LogWriter:
         count, data = self._batch
         self._batch = _NOTHING
         try:
+            if self._fd < 0 and (data or self._records):
+                self._reopen()  # a write that was under way has ended meanwhile, and closed it
             while data or self._records:
                 if not data:
                     count, data = self._take()
