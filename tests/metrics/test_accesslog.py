@@ -225,6 +225,16 @@ async def test_a_full_queue_drops_and_counts(tmp_path):
     assert registry.counter("access_log_lines_total", "").value == 3
 
 
+def test_the_last_lines_are_written_where_the_write_before_has_just_ended_and_closed_the_file(tmp_path):
+    writer = LogWriter(tmp_path / "log", formatter("{method}"), 3, Registry())
+    writer._closing = True  # as when the end comes while a thread writes
+    writer._batch = (1, b"GET\n")
+    writer._write()
+    writer.put(RECORD)
+    writer.close()
+    assert (tmp_path / "log").read_text() == "GET\n" * 2
+
+
 async def wait_for(condition):
     with trio.fail_after(10):
         while not condition():
