@@ -368,7 +368,7 @@ class Overloaded(ProxyError):
 
     code = "UO"
     status = 503
-    retry_after = 1.0  # own figure: shed load comes back soon, and spread by the clients' own jitter
+    retry_after: float | None = 1.0  # own figure: shed load comes back soon, and spread by the clients' own jitter
     grpc_status = GrpcStatus.UNAVAILABLE
     remedy = "retry later, or raise the limit that the message names"
 

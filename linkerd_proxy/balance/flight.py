@@ -62,20 +62,20 @@ class Flight:
         return False
 
     def __init__(self, pool: Pool[Any], replica: Replica[Any], now: float) -> None:
-        self.pool = pool
-        self.replica = replica
-        self.started = now
-        self.pending = True
-        self.judged = False
+        self.pool: Pool[Any] = pool
+        self.replica: Replica[Any] = replica
+        self.started: float = now
+        self.pending: bool = True
+        self.judged: bool = False
         """Whether the breaker has heard of it."""
         replica.pending += 1
         replica.active += 1
         replica.tally.active += 1
         replica.picked += 1
-        self.probe = replica.state == "probation"
+        self.probe: bool = replica.state == "probation"
         if self.probe:
             pool.take(replica, blind=self.blind)
-        self.generation = replica.generation
+        self.generation: int = replica.generation
 
     def wrap(self, work: Any) -> Any:  # the kind of work is its caller's
         """Return the work for the endpoint, made to tell how it goes."""
@@ -167,7 +167,7 @@ class ExchangeFlight(Flight):
         notes = current_notes()
         if notes is not None:
             notes.backend = str(replica.endpoint.address)
-        self.exchange = exchange
+        self.exchange: Exchange = exchange
         self.send: Respond = exchange.respond
         self.response: Response | None = None
 
@@ -247,8 +247,8 @@ class DialFlight(Flight):
 
     def __init__(self, pool: Pool[Any], replica: Replica[Any], now: float, dial: Dial) -> None:
         super().__init__(pool, replica, now)
-        self.use = dial.use
-        self.connected = False
+        self.use: Callable[[trio.abc.HalfCloseableStream], Awaitable[None]] = dial.use
+        self.connected: bool = False
 
     @property
     def untouched(self) -> bool:

@@ -94,9 +94,9 @@ class Replica(Generic[A]):
         """Whether the probe in flight is of a kind that tells nothing before its end."""
         self.warm_at: float = 0.0
         """When its slow start is over."""
-        self.changed = trio.Event()
-        self.idle = trio.Event()
-        self.opening = trio.CancelScope()
+        self.changed: trio.Event = trio.Event()
+        self.idle: trio.Event = trio.Event()
+        self.opening: trio.CancelScope = trio.CancelScope()
 
     def load(self, now: float) -> float:
         """Return the latency estimate times the work that waits, by weight: what P2C compares."""

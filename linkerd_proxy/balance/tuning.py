@@ -25,12 +25,12 @@ class Tuning:
         zone: str,
         slow_start: float,
     ) -> None:
-        self.measure = measure
-        self.breaker = breaker
-        self.connect_backoff = connect_backoff
-        self.classify = classify
-        self.zone = zone
-        self.slow_start = slow_start
+        self.measure: P2c = measure
+        self.breaker: Breaker | None = breaker
+        self.connect_backoff: Backoff = connect_backoff
+        self.classify: Classify = classify
+        self.zone: str = zone
+        self.slow_start: float = slow_start
 
     def __repr__(self) -> str:
         return f"<Tuning {self.measure}, {self.breaker}>"

@@ -5,8 +5,10 @@ Source: linkerd2-proxy-api, proto/identity.proto. The signing request is DER on 
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
+
 from linkerd_proxy.grpc.method import Method
-from linkerd_proxy.grpc.schema import Message, blob, nested, repeated, string
+from linkerd_proxy.grpc.schema import Field, Message, blob, nested, repeated, string
 from linkerd_proxy.grpc.times import Timestamp
 
 __all__ = ["CERTIFY", "CertifyRequest", "CertifyResponse"]
@@ -15,20 +17,20 @@ __all__ = ["CERTIFY", "CertifyRequest", "CertifyResponse"]
 class CertifyRequest(Message, name="io.linkerd.proxy.identity.CertifyRequest"):
     """Certify this key as that identity."""
 
-    identity = string(1)
-    token = blob(2)
+    identity: Field[str] = string(1)
+    token: Field[bytes] = blob(2)
     """What proves to the authority that the caller is the identity."""
-    certificate_signing_request = blob(3)
+    certificate_signing_request: Field[bytes] = blob(3)
     """PKCS #10, DER."""
 
 
 class CertifyResponse(Message, name="io.linkerd.proxy.identity.CertifyResponse"):
     """The certificate, DER."""
 
-    leaf_certificate = blob(1)
-    intermediate_certificates = repeated(blob(2))
+    leaf_certificate: Field[bytes] = blob(1)
+    intermediate_certificates: Field[MutableSequence[bytes]] = repeated(blob(2))
     """From the leaf's issuer upwards, without the trust anchor."""
-    valid_until = nested(3, Timestamp)
+    valid_until: Field[Timestamp] = nested(3, Timestamp)
 
 
 CERTIFY = Method("/io.linkerd.proxy.identity.Identity/Certify", CertifyRequest, CertifyResponse)

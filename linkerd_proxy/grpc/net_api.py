@@ -6,9 +6,10 @@ Source: linkerd2-proxy-api, proto/net.proto and proto/http_types.proto.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import MutableSequence
 
 from linkerd_proxy.address import Address, AnyAddress
-from linkerd_proxy.grpc.schema import Message, blob, fixed32, fixed64, int32, nested, repeated, string, uint32
+from linkerd_proxy.grpc.schema import Field, Message, blob, fixed32, fixed64, int32, nested, repeated, string, uint32
 
 __all__ = [
     "HttpHeaders", "HttpMethod", "HttpScheme", "IpAddress", "TcpAddress",
@@ -22,49 +23,49 @@ _SCHEMES = ("http", "https")
 class Ipv6(Message, name="io.linkerd.proxy.net.IPv6"):
     """An IPv6 address in two halves."""
 
-    first = fixed64(1)
-    last = fixed64(2)
+    first: Field[int] = fixed64(1)
+    last: Field[int] = fixed64(2)
 
 
 class IpAddress(Message, name="io.linkerd.proxy.net.IPAddress"):
     """An address; of IPv4 the first octet is the most significant one."""
 
-    ipv4 = fixed32(1, oneof="ip")
-    ipv6 = nested(2, Ipv6, oneof="ip")
+    ipv4: Field[int] = fixed32(1, oneof="ip")
+    ipv6: Field[Ipv6] = nested(2, Ipv6, oneof="ip")
 
 
 class TcpAddress(Message, name="io.linkerd.proxy.net.TcpAddress"):
     """An address and a port."""
 
-    ip = nested(1, IpAddress)
-    port = uint32(2)
+    ip: Field[IpAddress] = nested(1, IpAddress)
+    port: Field[int] = uint32(2)
 
 
 class HttpMethod(Message, name="io.linkerd.proxy.http_types.HttpMethod"):
     """A method, by number where it has one."""
 
-    registered = int32(1, oneof="type")
-    unregistered = string(2, oneof="type")
+    registered: Field[int] = int32(1, oneof="type")
+    unregistered: Field[str] = string(2, oneof="type")
 
 
 class HttpScheme(Message, name="io.linkerd.proxy.http_types.Scheme"):
     """A scheme, by number where it has one."""
 
-    registered = int32(1, oneof="type")
-    unregistered = string(2, oneof="type")
+    registered: Field[int] = int32(1, oneof="type")
+    unregistered: Field[str] = string(2, oneof="type")
 
 
 class HttpHeader(Message, name="io.linkerd.proxy.http_types.Header"):
     """A header field."""
 
-    name = string(1)
-    value = blob(2)
+    name: Field[str] = string(1)
+    value: Field[bytes] = blob(2)
 
 
 class HttpHeaders(Message, name="io.linkerd.proxy.http_types.Headers"):
     """Header fields in their order."""
 
-    headers = repeated(nested(1, HttpHeader))
+    headers: Field[MutableSequence[HttpHeader]] = repeated(nested(1, HttpHeader))
 
 
 def tcp_address(address: AnyAddress) -> TcpAddress | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from linkerd_proxy.grpc.schema import Message, int32, int64
+from linkerd_proxy.grpc.schema import Field, Message, int32, int64
 
 __all__ = ["Duration", "Timestamp", "duration", "moment_of", "seconds_of", "timestamp"]
 
@@ -12,15 +12,15 @@ __all__ = ["Duration", "Timestamp", "duration", "moment_of", "seconds_of", "time
 class Timestamp(Message, name="google.protobuf.Timestamp"):
     """A moment: seconds and nanoseconds since 1970 (UTC)."""
 
-    seconds = int64(1)
-    nanos = int32(2)
+    seconds: Field[int] = int64(1)
+    nanos: Field[int] = int32(2)
 
 
 class Duration(Message, name="google.protobuf.Duration"):
     """A span of time; both parts have the same sign."""
 
-    seconds = int64(1)
-    nanos = int32(2)
+    seconds: Field[int] = int64(1)
+    nanos: Field[int] = int32(2)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -5,8 +5,10 @@ Source: spiffe/spiffe, standards/SPIFFE_Workload_API.md and workloadapi.proto, w
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping, MutableSequence
+
 from linkerd_proxy.grpc.method import Method
-from linkerd_proxy.grpc.schema import Message, blob, mapping, nested, repeated, string
+from linkerd_proxy.grpc.schema import Field, Message, blob, mapping, nested, repeated, string
 
 __all__ = [
     "FETCH_X509_BUNDLES", "FETCH_X509_SVID", "SECURITY_HEADER", "X509Bundles", "X509BundlesRequest",
@@ -24,22 +26,22 @@ class X509SvidRequest(Message, name="X509SVIDRequest"):
 class X509Svid(Message, name="X509SVID"):
     """One identity of the workload."""
 
-    spiffe_id = string(1)
-    x509_svid = blob(2)
+    spiffe_id: Field[str] = string(1)
+    x509_svid: Field[bytes] = blob(2)
     """The certificates, DER, the leaf first."""
-    x509_svid_key = blob(3)
+    x509_svid_key: Field[bytes] = blob(3)
     """The key, PKCS #8, DER."""
-    bundle = blob(4)
+    bundle: Field[bytes] = blob(4)
     """The trust anchors of the identity's own trust domain, DER, one after the other."""
-    hint = string(5)
+    hint: Field[str] = string(5)
 
 
 class X509SvidResponse(Message, name="X509SVIDResponse"):
     """All identities of the workload, and whom to trust. Each message replaces the one before."""
 
-    svids = repeated(nested(1, X509Svid))
-    crl = repeated(blob(2))
-    federated_bundles = mapping(3, string(1), blob(2))
+    svids: Field[MutableSequence[X509Svid]] = repeated(nested(1, X509Svid))
+    crl: Field[MutableSequence[bytes]] = repeated(blob(2))
+    federated_bundles: Field[MutableMapping[str, bytes]] = mapping(3, string(1), blob(2))
     """The trust anchors of other trust domains, by their SPIFFE ID."""
 
 
@@ -50,8 +52,8 @@ class X509BundlesRequest(Message, name="X509BundlesRequest"):
 class X509Bundles(Message, name="X509BundlesResponse"):
     """Whom to trust, for workloads that have no identity of their own."""
 
-    crl = repeated(blob(1))
-    bundles = mapping(2, string(1), blob(2))
+    crl: Field[MutableSequence[bytes]] = repeated(blob(1))
+    bundles: Field[MutableMapping[str, bytes]] = mapping(2, string(1), blob(2))
 
 
 FETCH_X509_SVID = Method("/SpiffeWorkloadAPI/FetchX509SVID", X509SvidRequest, X509SvidResponse)

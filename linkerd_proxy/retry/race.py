@@ -43,10 +43,10 @@ class _Runner:
     __slots__ = ("error", "headed", "race", "running", "scope", "started")
 
     def __init__(self, race: Race) -> None:
-        self.race = race
-        self.scope = trio.CancelScope()
-        self.started = False
-        self.running = False
+        self.race: Race = race
+        self.scope: trio.CancelScope = trio.CancelScope()
+        self.started: bool = False
+        self.running: bool = False
         self.error: Exception | None = None
         self.headed: float | None = None
 

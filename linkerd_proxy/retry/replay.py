@@ -107,8 +107,8 @@ class _Replayed(Body):
     def __init__(self, replay: Replay, length: int | None) -> None:
         super().__init__(length)
         self._replay = replay
-        self.at = 0
-        self.over = False
+        self.at: int = 0
+        self.over: bool = False
 
     async def pull(self) -> bytes:
         """Return the next chunk: one that was kept, or else the client's next."""

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import trio
 
+from linkerd_proxy.metrics.histogram import Histogram
 from linkerd_proxy.metrics.registry import Counter, current_registry
 from linkerd_proxy.tls.engine import Engine
 from linkerd_proxy.tls.refusal import Refused, Side
@@ -74,7 +75,7 @@ class HandshakeMetrics:
         self.total: Counter = registry.counter(
             "tls_handshakes_total", "TLS handshakes begun, by which side this proxy is", side=side
         )
-        self.seconds = registry.histogram(
+        self.seconds: Histogram = registry.histogram(
             "tls_handshake_duration_seconds", "From a handshake's first message to its end", side=side
         )
 

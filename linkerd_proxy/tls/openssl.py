@@ -68,7 +68,7 @@ class OpenSSLEngine(Moving):
         except SSL.Error as error:
             verification = self.verification
             raise (verification and verification.refused) or refusal_of(error) from error
-        self.more = self.waits()
+        self.more: bool = self.waits()
         self.unhurried = self._server and self.describe() == "TLSv1.3"
         return True
 

@@ -88,7 +88,7 @@ class Configuration:
         grace: float | None = None,
         interval: float = 1.0,
     ) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._grace = grace
         self.document: ProxyDocument = self._with_grace(read_config(path) if document is None else document)
         """What is served by."""
@@ -208,7 +208,7 @@ class Shown(Stack[Connection]):
     __slots__ = ("configuration",)
 
     def __init__(self, configuration: Configuration) -> None:
-        self.configuration = configuration
+        self.configuration: Configuration = configuration
 
     def branches(self) -> Sequence[tuple[str, Stack[Any]]]:
         """Return what serves now."""
