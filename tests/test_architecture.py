@@ -151,6 +151,22 @@ def test_no_file_is_long_and_no_name_is_vague(path: Path) -> None:
     assert path.stem not in BANNED, f"{path.name} says nothing about what is in it"
 
 
+@pytest.mark.parametrize("path", MODULES, ids=_ids)
+def test_no_async_generator_waits_for_the_garbage_collector(path: Path) -> None:
+    """One whose reader goes is finished who knows when and where: an object with a method that waits does the same."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.AsyncFunctionDef) and any(isinstance(inner, ast.Yield) for inner in _own_nodes(node)):
+            marks = {ast.unparse(mark) for mark in node.decorator_list}
+            assert "asynccontextmanager" in marks, f"{path.name}: {node.name} (line {node.lineno}) is one"
+
+
+def _own_nodes(function: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(function):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+            yield from _own_nodes(node)
+
+
 def test_no_comment_puts_work_off() -> None:
     marks = ("TO" + "DO", "FIX" + "ME", "XX" + "X")
     assert [str(path) for path in MODULES if any(mark in path.read_text() for mark in marks)] == []

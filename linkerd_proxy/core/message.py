@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from linkerd_proxy.errors import PayloadTooLarge
 from linkerd_proxy.headers import Headers
@@ -60,13 +60,14 @@ class Body:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return _chunks(self)
+    def __aiter__(self) -> Self:
+        return self
 
-
-async def _chunks(body: Body) -> AsyncIterator[bytes]:
-    while chunk := await body.pull():
-        yield chunk
+    async def __anext__(self) -> bytes:
+        chunk = await self.pull()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
 
 
 class Whole(Body):
@@ -96,6 +97,11 @@ class Streamed(Body):
 
     An async generator that raised, or was cancelled inside, is over and can't tell that from its end; so from then on
     :meth:`pull` raises RuntimeError: half a body must never pass for a whole one.
+
+    Nobody pulls the rest of a body whose reader has gone. A generator that holds something belongs to whoever made it::
+
+        async with aclosing(chunks()) as made:
+            await exchange.respond(Response(200, body=Streamed(made)))
     """
 
     __slots__ = ("_chunks", "_fragile", "_lost")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 
 import trio
 from typing_extensions import TypeVar
@@ -100,7 +100,8 @@ class GrpcClient:
     ) -> Rep:
         """Send messages, each when the server has room for it, and return the one reply.
 
-        A server that ends the call before it has read all is right: the rest is not sent.
+        A server that ends the call before it has read all is right: the rest is not sent. An async generator is closed
+        in any case.
         """
         async with self.bidi(method, timeout=timeout, metadata=metadata) as call, open_background() as nursery:
             nursery.start_soon(_send_all, call, messages)
@@ -159,16 +160,11 @@ def _deadline(timeout: float | None) -> float:
 async def _send_all(call: Call[Req, Rep], messages: AsyncIterable[Req] | Iterable[Req]) -> None:
     # What ends the call is told to whoever receives.
     with suppress(GrpcError, trio.BrokenResourceError):
-        async with aclosing(_each(messages)) as each:
-            async for message in each:
+        if isinstance(messages, AsyncIterable):
+            async with aclosing(messages) if isinstance(messages, AsyncGenerator) else nullcontext():
+                async for message in messages:
+                    await call.send(message)
+        else:
+            for message in messages:
                 await call.send(message)
         call.end()
-
-
-async def _each(messages: AsyncIterable[Req] | Iterable[Req]) -> AsyncGenerator[Req, None]:
-    if isinstance(messages, AsyncIterable):
-        async for message in messages:
-            yield message
-    else:
-        for message in messages:
-            yield message

@@ -6,13 +6,13 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib.resources import files
 
 import trio
 
-from linkerd_proxy.core.message import Response, Streamed
+from linkerd_proxy.core.message import Body, Response
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import Overloaded
 from linkerd_proxy.mesh.live import Watch
@@ -49,16 +49,28 @@ class Live:
         self._viewers += 1
         try:
             headers = [("content-type", "text/event-stream"), ("cache-control", "no-store")]
-            await exchange.respond(Response(200, headers, Streamed(self._frames())))
+            await exchange.respond(Response(200, headers, _Frames(Watch(self._name, self._since), self._registry)))
         finally:
             self._viewers -= 1
 
-    async def _frames(self) -> AsyncIterator[bytes]:
-        watch = Watch(self._name, self._since)
-        while True:
-            frame = watch.frame(await self._registry()).as_json()
-            yield b"data: " + json.dumps(frame, separators=(",", ":")).encode() + b"\n\n"
-            await trio.sleep(_INTERVAL)
+
+class _Frames(Body):
+    """Frames without end, the first at once."""
+
+    __slots__ = ("_due", "_registry", "_watch")
+
+    def __init__(self, watch: Watch, registry: Callable[[], Awaitable[Registry]]) -> None:
+        super().__init__()
+        self._watch = watch
+        self._registry = registry
+        self._due = trio.current_time()
+
+    async def pull(self) -> bytes:
+        """Wait until the next frame is due, and return it."""
+        await trio.sleep_until(self._due)
+        frame = self._watch.frame(await self._registry()).as_json()
+        self._due = trio.current_time() + _INTERVAL
+        return b"data: " + json.dumps(frame, separators=(",", ":")).encode() + b"\n\n"
 
 
 @cache

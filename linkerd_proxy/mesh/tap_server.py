@@ -135,8 +135,8 @@ class _Telling:
 
     async def tell(self, tap: OpenTap) -> None:
         """Send events until the tap ends."""
-        async for events, _ in tap.batches(_ALIVE):
-            for event in events:
+        while (batch := await tap.next_batch(_ALIVE)) is not None:
+            for event in batch[0]:
                 message = self._message(event)
                 if message is not None:
                     await self.call.send(message)

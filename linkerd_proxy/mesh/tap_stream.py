@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from urllib.parse import parse_qs
 
-from linkerd_proxy.core.message import Response, Streamed
+from linkerd_proxy.core.message import Body, Response
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.metrics.tap_events import as_json
 from linkerd_proxy.metrics.tap_match import Match
 from linkerd_proxy.metrics.taps import OpenTap, current_taps
 
-__all__ = ["lines", "stream_tap"]
+__all__ = ["Lines", "stream_tap"]
 
 _ALIVE = 10.0  # seconds of silence after which an empty line tells whether the reader is still there
 _TEXTS = ("method", "path", "authority", "source", "client_id")
@@ -33,17 +32,28 @@ async def stream_tap(exchange: Exchange) -> None:
     """
     match, limit, sample, headers = _parse(exchange.request.path.partition("?")[2])
     with current_taps().open(match, limit=limit, sample=sample, headers=headers) as tap:
-        body = Streamed(lines(tap))
-        await exchange.respond(Response(200, [("content-type", "application/x-ndjson")], body))
+        await exchange.respond(Response(200, [("content-type", "application/x-ndjson")], Lines(tap)))
 
 
-async def lines(tap: OpenTap) -> AsyncIterator[bytes]:
-    """Give out what a tap shows as lines of JSON, until its limit is reached, and what its reader was too slow for."""
-    async for events, dropped in tap.batches(_ALIVE):
+class Lines(Body):
+    """What a tap shows as lines of JSON, until its limit is reached, and how much its reader was too slow for."""
+
+    __slots__ = ("_tap",)
+
+    def __init__(self, tap: OpenTap) -> None:
+        super().__init__()
+        self._tap = tap
+
+    async def pull(self) -> bytes:
+        """Wait until there is something to tell, and return it."""
+        batch = await self._tap.next_batch(_ALIVE)
+        if batch is None:
+            return b""
+        events, dropped = batch
         found = [json.dumps(as_json(event), separators=(",", ":")).encode() for event in events]
         if dropped:
             found.append(json.dumps({"event": "dropped", "count": dropped}).encode())
-        yield b"\n".join([*found, b""])
+        return b"\n".join([*found, b""]) or b"\n"
 
 
 def _parse(query: str) -> tuple[Match, int, float, bool]:

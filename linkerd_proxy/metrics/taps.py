@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import trio
@@ -26,8 +26,8 @@ MAX_TAPS = 16
 class OpenTap:
     """One open tap. Made by :meth:`Taps.open`."""
 
-    __slots__ = ("_arrived", "_chance", "_drops", "_events", "_unfinished", "dropped", "headers", "left", "match",
-                 "sample")  # fmt: skip
+    __slots__ = ("_arrived", "_chance", "_drops", "_events", "_told", "_unfinished", "dropped", "headers", "left",
+                 "match", "sample")  # fmt: skip
 
     def __init__(
         self, match: Wanted, limit: int, sample: float, headers: bool, chance: random.Random, drops: Counter
@@ -41,6 +41,7 @@ class OpenTap:
         """How many events were dropped because nobody fetched them in time."""
         self._chance = chance
         self._drops = drops
+        self._told = 0
         self._events: deque[TapEvent] = deque()
         self._unfinished = 0
         self._arrived = trio.Event()
@@ -74,19 +75,21 @@ class OpenTap:
         self._events.clear()
         return events
 
-    async def batches(self, silence: float) -> AsyncIterator[tuple[list[TapEvent], int]]:
-        """Yield the events that there are and how many were dropped before them, until what it took has ended.
+    async def next_batch(self, silence: float) -> tuple[list[TapEvent], int] | None:
+        """Return the events that there are and how many were dropped since the last ones, or None: no more will come.
+
+        Cancelled, it has taken none.
 
         Args:
-            silence: Seconds without events after which a batch without any is yielded.
+            silence: Seconds without events after which a batch without any is returned.
         """
-        dropped = 0
-        while self.left > 0 or self._unfinished or self._events:
-            events: list[TapEvent] = []
-            with trio.move_on_after(silence):
-                events = await self.receive()
-            lost, dropped = self.dropped - dropped, self.dropped
-            yield events, lost
+        if self.left <= 0 and not self._unfinished and not self._events:
+            return None
+        events: list[TapEvent] = []
+        with trio.move_on_after(silence):
+            events = await self.receive()
+        lost, self._told = self.dropped - self._told, self.dropped
+        return events, lost
 
     def __repr__(self) -> str:
         return f"<OpenTap of {self.match}, {len(self._events)} events wait, {self.dropped} dropped>"

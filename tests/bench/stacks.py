@@ -135,12 +135,12 @@ async def _serve(
 
 async def _look() -> None:
     """Read an open tap that shows everything, as the admin endpoint does for ``linkerd-proxy tap``."""
-    from linkerd_proxy.mesh.tap_stream import lines
+    from linkerd_proxy.mesh.tap_stream import Lines
     from linkerd_proxy.metrics.tap_match import Match
     from linkerd_proxy.metrics.taps import current_taps
 
     with current_taps().open(Match(), limit=1 << 60) as tap:
-        async for _ in lines(tap):
+        async for _ in Lines(tap):
             pass
 
 

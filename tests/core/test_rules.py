@@ -356,3 +356,15 @@ async def test_connections_are_told_apart_and_scripts_speak_to_services() -> Non
 
     await hello(connection)
     await (Script() << b"hello" << EOF).play(client)
+
+
+async def test_reading_a_body_chunk_by_chunk_can_stop_and_go_on() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for chunk in (b"one", b"two", b"three"):
+            yield chunk
+
+    body = Streamed(chunks())
+    async for chunk in body:
+        assert chunk == b"one"
+        break
+    assert [chunk async for chunk in body] == [b"two", b"three"]

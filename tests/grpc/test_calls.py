@@ -245,6 +245,24 @@ async def test_a_server_may_answer_before_it_has_read_all(autojump_clock):
         assert await client.client_stream(SUM, (b"%d" % number * 10000 for number in range(1000))) == b"0" * 10000
 
 
+async def test_a_generator_of_messages_is_closed_where_the_server_wants_no_more(autojump_clock):
+    closed = []
+
+    async def endless():
+        try:
+            while True:
+                yield b"1" * 10000
+        finally:
+            closed.append(True)
+
+    async def first(call):
+        return await call.receive()
+
+    async with client_of(Grpc(client_stream(SUM, first))) as client:
+        assert await client.client_stream(SUM, endless()) == b"1" * 10000
+        assert closed == [True]
+
+
 async def test_too_many_and_too_few_messages_are_the_wrong_kind(autojump_clock, client):
     with pytest.raises(GrpcError, match="more replies than the one"):
         await client.unary(COUNT, b"2")

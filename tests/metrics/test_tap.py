@@ -1,5 +1,6 @@
 """Taps: who looks sees what passes, within bounds, and no request waits for it."""
 
+import json
 import random
 from contextlib import ExitStack
 
@@ -15,6 +16,7 @@ from linkerd_proxy.errors import InvalidConfiguration, Overloaded, UpstreamReset
 from linkerd_proxy.headers import Headers
 from linkerd_proxy.http.handler import handler
 from linkerd_proxy.http.rescue import Rescue
+from linkerd_proxy.mesh.tap_stream import Lines
 from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.metrics.tap import Tap
 from linkerd_proxy.metrics.tap_events import as_json
@@ -222,3 +224,20 @@ async def test_connections_are_shown_with_their_bytes(autojump_clock):
             assert other.left == 1_000_000
     assert opened_event["event"] == "open"
     assert (closed["event"], closed["read_bytes"], closed["written_bytes"], closed["error"]) == ("close", 5, 2, "")
+
+
+async def test_a_silent_tap_sends_an_empty_line_by_which_a_reader_that_has_gone_is_found(autojump_clock):
+    with current_taps().open(Match(), limit=1) as tap:
+        lines = Lines(tap)
+        began = trio.current_time()
+        assert await lines.pull() == b"\n"
+        assert trio.current_time() - began == 10
+
+
+async def test_a_tap_whose_limit_is_reached_ends_with_what_it_took():
+    async with opened(Tap() | answer) as service:
+        with current_taps().open(Match(), limit=1) as tap:
+            await ask(service, Request("GET", "/1"))
+            await ask(service, Request("GET", "/2"))
+            told = await Lines(tap).read()
+    assert [json.loads(line)["event"] for line in told.splitlines()] == ["request", "response", "end"]
