@@ -112,13 +112,13 @@ class Balance(Stack[A]):
             pool = self._pool(nursery, registry, labels)
             balancer = Balancer(self.name, pool, self.failfast, registry, labels)
             nursery.start_soon(_follow, resolution, pool, registry, labels)
-            announce_ready(pool.is_ready)
+            announce_ready(pool.roster.is_ready)
             with _known(balancer, registry):
                 yield balancer
 
     def _pool(self, nursery: trio.Nursery, registry: Registry, labels: dict[str, str]) -> Pool[A]:
         def describe() -> str:
-            return pool.describe()
+            return pool.roster.describe()
 
         def ejected(reason: Reason) -> None:
             registry.counter(

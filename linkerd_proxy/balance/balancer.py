@@ -32,11 +32,13 @@ def _is_late(error: BaseException | None) -> bool:
 class Balancer(Generic[A]):
     """One opened ``Balance``: a service that can tell how its endpoints are."""
 
-    __slots__ = ("_ejections", "_elsewhere", "_failfast", "_gauges", "_name", "_pool", "_waiting")
+    __slots__ = ("_choice", "_elsewhere", "_failfast", "_gauges", "_health", "_name", "_pool", "_waiting")
 
     def __init__(self, name: str, pool: Pool[A], failfast: float, registry: Registry, labels: dict[str, str]) -> None:
         self._name = name
         self._pool = pool
+        self._choice = pool.choice
+        self._health = pool.health
         self._failfast = failfast
         self._elsewhere: Counter = registry.counter(
             "balancer_redirected_total", "Work that went to another endpoint since one could not be reached", **labels
@@ -48,9 +50,8 @@ class Balancer(Generic[A]):
 
     async def __call__(self, work: A) -> None:
         """Serve one piece of work at an endpoint, waiting for one if none is ready."""
-        pool = self._pool
         now = trio.current_time()
-        replica = pool.pick(work, now)
+        replica = self._choice.pick(work, now)
         deadline = now + self._failfast
         failure: ConnectFailed | None = None
         while True:
@@ -81,14 +82,14 @@ class Balancer(Generic[A]):
             if now >= deadline:
                 raise failure
             self._elsewhere.value += 1
-            replica = pool.pick_again(work, now)
+            replica = self._choice.pick_again(work, now)
 
     def _fly(self, replica: Replica[A], work: A, now: float) -> Flight:
         if isinstance(work, Exchange):
-            return ExchangeFlight(self._pool, replica, now, work)
+            return ExchangeFlight(self._health, replica, now, work)
         if isinstance(work, Dial):
-            return DialFlight(self._pool, replica, now, work)
-        return Flight(self._pool, replica, now)
+            return DialFlight(self._health, replica, now, work)
+        return Flight(self._health, replica, now)
 
     async def _wait(self, work: A, deadline: float, failure: ConnectFailed | None) -> Replica[A]:
         pool = self._pool
@@ -99,7 +100,7 @@ class Balancer(Generic[A]):
                 if failure is not None:
                     error.add_note(f"the last that was tried: {failure}")
                 raise
-            replica = pool.pick(work, trio.current_time())
+            replica = self._choice.pick(work, trio.current_time())
             if replica is not None:
                 return replica
 
@@ -117,7 +118,7 @@ class Balancer(Generic[A]):
                 failed=replica.failed,
                 ejections=replica.generation,
             )
-            for replica in (*pool.replicas.values(), *pool.leaving)
+            for replica in (*pool.roster.replicas.values(), *pool.roster.leaving)
         )
         return BalanceStatistics(self._name, endpoints, pool.queue.waiting, pool.queue.failing)
 
@@ -136,4 +137,5 @@ class Balancer(Generic[A]):
 
     def __repr__(self) -> str:
         name = f" {self._name}" if self._name else ""
-        return f"<Balancer{name} over {len(self._pool.replicas)} endpoints: {self._pool.describe()}>"
+        roster = self._pool.roster
+        return f"<Balancer{name} over {len(roster.replicas)} endpoints: {roster.describe()}>"

@@ -25,7 +25,7 @@ from linkerd_proxy.errors import (
 )
 
 if TYPE_CHECKING:
-    from linkerd_proxy.balance.pool import Pool
+    from linkerd_proxy.balance.health import Health
 
 __all__ = ["Classify", "DialFlight", "ExchangeFlight", "Flight"]
 
@@ -51,7 +51,7 @@ _EXHAUSTED = "8"
 class Flight:
     """One piece of work of any kind at one endpoint; it counts from now on as pending there."""
 
-    __slots__ = ("generation", "judged", "pending", "pool", "probe", "replica", "started")
+    __slots__ = ("generation", "health", "judged", "pending", "probe", "replica", "started")
 
     blind = True
     """Whether nothing can be said before the end."""
@@ -61,8 +61,8 @@ class Flight:
         """Whether the work is as it was before, so that another endpoint may have it if this one wasn't reached."""
         return False
 
-    def __init__(self, pool: Pool[Any], replica: Replica[Any], now: float) -> None:
-        self.pool: Pool[Any] = pool
+    def __init__(self, health: Health, replica: Replica[Any], now: float) -> None:
+        self.health: Health = health
         self.replica: Replica[Any] = replica
         self.started: float = now
         self.pending: bool = True
@@ -74,7 +74,7 @@ class Flight:
         replica.picked += 1
         self.probe: bool = replica.state == "probation"
         if self.probe:
-            pool.take(replica, blind=self.blind)
+            health.take(replica, blind=self.blind)
         self.generation: int = replica.generation
 
     def wrap(self, work: Any) -> Any:  # the kind of work is its caller's
@@ -100,7 +100,7 @@ class Flight:
             if not self.judged:
                 self.settle("failure", now, unreachable=isinstance(error, ConnectFailed))
         elif self.probe:
-            self.pool.abandon(self)
+            self.health.abandon(self)
 
     def cancelled(self, *, late: bool) -> None:
         """Note that nobody wants the work any more; if a deadline is why, that is an answer too."""
@@ -112,15 +112,15 @@ class Flight:
             if late and not self.judged:
                 self.settle("failure", now)
         if self.probe:
-            self.pool.abandon(self)
+            self.health.abandon(self)
 
     def penalise(self, now: float, hint: float | None) -> None:
         """Make a failure count as slow, so that failing quickly attracts no work."""
         ewma = self.replica.ewma
-        penalty = self.pool.measure.penalty
+        penalty = self.health.measure.penalty
         took = now - self.started if self.pending else 0.0
         self.leave()
-        if hint is not None or (penalty and self.pool.measure.peak):
+        if hint is not None or (penalty and self.health.measure.peak):
             ewma.sample(max(penalty, hint or 0.0, ewma.read(now)), now)
         elif penalty:
             ewma.blend(max(penalty, took, ewma.read(now)), now)
@@ -138,7 +138,7 @@ class Flight:
         self.judged = True
         if outcome != "success":
             self.replica.failed += 1
-        self.pool.settle(self, outcome, now, unreachable=unreachable)
+        self.health.settle(self, outcome, now, unreachable=unreachable)
 
     def end(self) -> None:
         """Give back what the work had at the endpoint."""
@@ -157,8 +157,8 @@ class ExchangeFlight(Flight):
 
     blind = False
 
-    def __init__(self, pool: Pool[Any], replica: Replica[Any], now: float, exchange: Exchange) -> None:
-        super().__init__(pool, replica, now)
+    def __init__(self, health: Health, replica: Replica[Any], now: float, exchange: Exchange) -> None:
+        super().__init__(health, replica, now)
         attempt = current_attempt()
         if attempt is not None:
             address = replica.endpoint.address
@@ -186,7 +186,7 @@ class ExchangeFlight(Flight):
             self.response = response
             now = trio.current_time()
             request = self.exchange.request
-            if response.status >= 400 or (request.version == "2" and request.is_grpc) or self.pool.judges_all:
+            if response.status >= 400 or (request.version == "2" and request.is_grpc) or self.health.judges_all:
                 self.look(response, now)
             else:
                 self.arrived(now)
@@ -200,7 +200,7 @@ class ExchangeFlight(Flight):
         if self.exchange.request.is_grpc and grpc_status is None and response.status < 400:
             self.arrived(now)
             if self.probe:  # its stream may go on for hours, and its end may still say otherwise
-                self.pool.pass_for_now(self)
+                self.health.pass_for_now(self)
             return
         outcome = self.judge(response, grpc_status or "", now)
         if outcome != "success" or self.probe:  # what began well may still break off
@@ -211,7 +211,7 @@ class ExchangeFlight(Flight):
         response = self.response
         if response is None:  # nobody answered: that is a layer's fault
             if self.probe:
-                self.pool.abandon(self)
+                self.health.abandon(self)
         elif not self.judged:
             if self.exchange.request.is_grpc:
                 now = trio.current_time()
@@ -226,7 +226,7 @@ class ExchangeFlight(Flight):
     def judge(self, response: Response, grpc_status: str, now: float) -> Outcome:
         """Judge an answer by its statuses, and measure it."""
         status = response.status
-        verdict = self.pool.classify(status, grpc_status, "")
+        verdict = self.health.classify(status, grpc_status, "")
         limited = status == 429 or grpc_status == _EXHAUSTED
         if (verdict == "failure" and status >= 500) or limited or grpc_status in _PENALISED:
             hint = None
@@ -245,8 +245,8 @@ class DialFlight(Flight):
 
     blind = False
 
-    def __init__(self, pool: Pool[Any], replica: Replica[Any], now: float, dial: Dial) -> None:
-        super().__init__(pool, replica, now)
+    def __init__(self, health: Health, replica: Replica[Any], now: float, dial: Dial) -> None:
+        super().__init__(health, replica, now)
         self.use: Callable[[trio.abc.HalfCloseableStream], Awaitable[None]] = dial.use
         self.connected: bool = False
 

@@ -32,7 +32,7 @@ class Tally:
 
 
 class Replica(Generic[A]):
-    """The live state of one endpoint. The pool alone changes ``state``."""
+    """The live state of one endpoint. The roster alone changes ``state``."""
 
     __slots__ = (
         "accrual",

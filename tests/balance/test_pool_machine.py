@@ -103,11 +103,11 @@ async def run(steps, pick, zone, slow_start, seed) -> None:  # noqa: C901  # a s
 
 
 def check(service) -> None:
-    """The pool's own counts agree with the states of its endpoints."""
-    pool = service._pool
-    weighted = [one for one in pool.replicas.values() if one.weight > 0]
-    assert pool._ready == sum(one.state == "ready" for one in weighted)
-    assert set(pool.probation) == {one for one in weighted if one.state == "probation"}
-    assert pool._out == sum(one.state in {"out", "probation", "probing"} for one in pool.replicas.values())
-    for one in (*pool.replicas.values(), *pool.leaving):
+    """The roster's own counts agree with the states of its endpoints."""
+    roster = service._pool.roster
+    weighted = [one for one in roster.replicas.values() if one.weight > 0]
+    assert roster.ready == sum(one.state == "ready" for one in weighted)
+    assert set(roster.probation) == {one for one in weighted if one.state == "probation"}
+    assert roster.out == sum(one.state in {"out", "probation", "probing"} for one in roster.replicas.values())
+    for one in (*roster.replicas.values(), *roster.leaving):
         assert 0 <= one.pending <= one.active
