@@ -21,6 +21,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import linkerd_proxy
 from linkerd_proxy.document.convert import document_fields
+from linkerd_proxy.document.schema import field_texts
 from linkerd_proxy.document.shape import Tagged, Text
 from linkerd_proxy.errors import CODES
 from linkerd_proxy.mesh.explanations import EXPLANATIONS, meaning
@@ -86,22 +87,11 @@ def _literal(text: str) -> str:
     return re.sub(r"([*`|_\\])", r"\\\1", text)
 
 
-def field_docs(cls: type[object]) -> dict[str, str]:
-    """Return the docstrings below a class's fields."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    assert isinstance(tree, ast.ClassDef)
-    docs: dict[str, str] = {}
-    for field, text in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            docs[ast.unparse(field.target)] = str(text.value.value)
-    return docs
-
-
 def dataclass_fields(path: str) -> str:
     """Return the table of a dataclass's fields with their defaults."""
     module, _, name = path.rpartition(".")
     cls: type[object] = getattr(importlib.import_module(module), name)
-    docs = field_docs(cls)
+    docs = field_texts(cls)
     assert dataclasses.is_dataclass(cls)
     rows = ((f"``{f.name}``", f"``{f.default!r}``", docs[f.name]) for f in dataclasses.fields(cls))
     return list_table(("Field", "Default", "What it limits, and where the figure is from"), (26, 14, 60), rows)
@@ -154,7 +144,7 @@ def configuration(path: str) -> str:
     parts: list[str] = []
     for cls in config_parts(getattr(importlib.import_module(module), name)):
         title = cls.__name__.removesuffix("Entry")
-        docs = field_docs(cls)
+        docs = field_texts(cls)
         rows = (
             (f"``{key}``", kind_of(kind), config_default(field, kind), docs.get(field.name, ""))
             for key, (field, kind) in document_fields(cls).items()

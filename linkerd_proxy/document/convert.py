@@ -104,10 +104,13 @@ class _Converter:
         if wanted is int and isinstance(value, int) and not isinstance(value, bool):
             return value
         if wanted is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            if math.isnan(value):
-                return self.bad(node.line, path, "NaN is no number here: give one")
+            if not math.isfinite(value):
+                given = "NaN" if math.isnan(value) else "infinity"
+                return self.bad(node.line, path, f"{given} is no number here: give one")
             return float(value)
         if wanted is str and isinstance(value, str):
+            if "\0" in value:  # no name, path or header holds one, and the system's calls choke on it
+                return self.bad(node.line, path, "the text holds a NUL character: remove it")
             return value
         if wanted in (object, Any):
             return node.plain()

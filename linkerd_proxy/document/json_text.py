@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import NoReturn
 
-from linkerd_proxy.document.tree import MAX_DEPTH, InvalidDocument, Node, Problem
+from linkerd_proxy.document.tree import MAX_DEPTH, MAX_NODES, InvalidDocument, Node, Problem, whole, whole_text
 
 __all__ = ["parse_json"]
 
 _SPACE = re.compile(r"[ \t\r\n]*")
+_LINE_END = re.compile(r"\r\n?|\n")
 
 
 def parse_json(text: str, name: str) -> Node:
@@ -27,8 +29,20 @@ def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is no JSON")
 
 
+def _fraction(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]} is more than a number can be")
+    return value
+
+
+def _said(message: str) -> str:
+    """Return the standard library's words, some of which wait for a position."""
+    return message.lower().removesuffix(" at").removesuffix(" starting")
+
+
 class _Scanner:
-    __slots__ = ("_counted", "_line", "_name", "_scalars", "at", "text")
+    __slots__ = ("_counted", "_line", "_name", "_nodes", "_scalars", "at", "text")
 
     def __init__(self, text: str, name: str) -> None:
         self.text = text
@@ -36,11 +50,13 @@ class _Scanner:
         self._name = name
         self._line = 1
         self._counted = 0
-        self._scalars = json.JSONDecoder(parse_constant=_no_constant)
+        self._nodes = 0
+        self._scalars = json.JSONDecoder(parse_constant=_no_constant, parse_int=whole, parse_float=_fraction)
 
     @property
     def line(self) -> int:
-        self._line += self.text.count("\n", self._counted, self.at)
+        # A line's end may be CR, LF or both, as YAML and editors count them.
+        self._line += len(_LINE_END.findall(self.text, self._counted, self.at))
         self._counted = self.at
         return self._line
 
@@ -61,8 +77,11 @@ class _Scanner:
     def value(self, depth: int) -> Node:
         first = self.next()
         line = self.line
+        self._nodes += 1
         if depth > MAX_DEPTH:
-            self.refuse(f"values lie more than {MAX_DEPTH} deep in one another")
+            self.refuse(f"values lie more than {MAX_DEPTH} deep in one another: is it the right file?")
+        if self._nodes > MAX_NODES:
+            self.refuse(f"there are more than {MAX_NODES} values: is it the right file?")
         if first == "{":
             return self._mapping(line, depth)
         if first == "[":
@@ -74,10 +93,15 @@ class _Scanner:
             value, self.at = self._scalars.raw_decode(self.text, self.at)
         except json.JSONDecodeError as error:
             self.at = max(self.at, min(error.pos, len(self.text)))
-            self.refuse(f"this is no JSON ({error.msg.lower()}): look for a missing quote, comma or bracket")
-        except ValueError as error:  # NaN, or a number of thousands of digits
+            self.refuse(f"this is no JSON ({_said(error.msg)}): look for a missing quote, comma or bracket")
+        except ValueError as error:  # NaN, or a number of hundreds of digits
             self.refuse(f"{error}: give a number")
-        assert value is None or isinstance(value, (str, int, float))
+        if isinstance(value, str):
+            try:
+                return whole_text(value)
+            except ValueError as error:
+                self.refuse(f"{error}: write the whole character")
+        assert value is None or isinstance(value, (int, float))
         return value
 
     def _mapping(self, line: int, depth: int) -> Node:

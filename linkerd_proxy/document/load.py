@@ -18,6 +18,7 @@ def parse(text: str, name: str) -> Node:
 
     Raises InvalidDocument if it can't be read.
     """
+    text = text.removeprefix("\ufeff")
     is_json = name.endswith(".json") or (text.lstrip()[:1] in {"{", "["} and not name.endswith((".yaml", ".yml")))
     if is_json:
         from linkerd_proxy.document.json_text import parse_json
@@ -51,6 +52,8 @@ def read(path: str | Path) -> Node:
             data = file.read(MAX_SIZE + 1)
     except OSError as error:
         raise InvalidDocument(name, [Problem(0, "", f"it can't be read: {error.strerror}")]) from error
+    except ValueError as error:  # a name with a NUL in it
+        raise InvalidDocument(name, [Problem(0, "", f"it can't be read: {error}")]) from error
     if len(data) > MAX_SIZE:
         raise InvalidDocument(name, [Problem(0, "", f"it is larger than {MAX_SIZE >> 20} MiB: is it the right file?")])
     try:

@@ -8,13 +8,13 @@ import inspect
 import math
 import textwrap
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
 from linkerd_proxy.document.convert import document_fields
 from linkerd_proxy.document.shape import Range, Tagged, Text
 
-__all__ = ["Schema", "schema"]
+__all__ = ["Schema", "field_texts", "schema"]
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -89,10 +89,10 @@ def _object(cls: type[object], definitions: dict[str, Schema]) -> Schema:
         properties[key] = _of(kind, definitions)
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             required.append(key)
-        elif isinstance(field.default, _written(kind)) and field.default == field.default:
-            properties[key]["default"] = field.default
+        elif (default := _default(field.default, kind)) is not None:
+            properties[key]["default"] = default
         if field.name in texts:
-            properties[key]["description"] = texts[field.name]
+            properties[key]["description"] = " ".join(texts[field.name].replace("``", "").split())
     found: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
     if required:
         found["required"] = required
@@ -102,22 +102,39 @@ def _object(cls: type[object], definitions: dict[str, Schema]) -> Schema:
     return found
 
 
-def _written(kind: Any) -> tuple[type[object], ...]:
-    """Return the types of defaults that look as the document would write them."""
-    if get_origin(kind) is Annotated and any(isinstance(note, Text) for note in get_args(kind)[1:]):
-        return (str,)
-    return (str, int, float, bool)
+def _default(value: object, kind: Any) -> object:
+    """Return a default as the document would write it, or None if it would not."""
+    note = next((one for one in get_args(kind)[1:] if isinstance(one, Text)), None) if _is_annotated(kind) else None
+    if note is None or isinstance(value, str):
+        return value if isinstance(value, (str, int, float, bool)) else None
+    try:  # of texts that stand for something else, durations are those whose defaults can be written
+        return f"{value:g}s" if isinstance(value, float) and note.read(f"{value:g}s") == value else None
+    except ValueError:
+        return None
+
+
+def _is_annotated(kind: Any) -> bool:
+    return get_origin(kind) is Annotated
 
 
 def field_texts(cls: type[object]) -> dict[str, str]:
-    """Return the docstrings that stand below a dataclass's fields in its source; none where there is no source."""
+    """Return the docstrings that stand below a dataclass's fields, those of its parents too, in their sources.
+
+    They are as they were written, in reStructuredText. There are none where there is no source.
+    """
+    texts: dict[str, str] = {}
+    for one in reversed(cls.__mro__):
+        if dataclasses.is_dataclass(one):
+            texts.update(_own_texts(one))
+    return texts
+
+
+def _own_texts(cls: type[object]) -> Iterator[tuple[str, str]]:
     try:
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     except (OSError, TypeError):
-        return {}
+        return
     assert isinstance(tree, ast.ClassDef)
-    texts: dict[str, str] = {}
     for field, text in zip(tree.body, tree.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            texts[ast.unparse(field.target)] = " ".join(str(text.value.value).replace("``", "").split())
-    return texts
+            yield ast.unparse(field.target), str(text.value.value)

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from linkerd_proxy.duration import parse_duration as duration
-
-__all__ = ["Range", "Tagged", "Text", "duration"]
+__all__ = ["Range", "Tagged", "Text"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["MAX_DEPTH", "MAX_NODES", "MAX_SIZE", "InvalidDocument", "Node", "Problem", "Scalar"]
+__all__ = ["MAX_DEPTH", "MAX_NODES", "MAX_SIZE", "InvalidDocument", "Node", "Problem", "Scalar", "whole", "whole_text"]
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -16,6 +16,25 @@ MAX_DEPTH = 64
 """How deep values may lie in one another."""
 MAX_NODES = 500_000
 """How many values there may be, those that aliases repeat counted each time ("billion laughs")."""
+_MAX_DIGITS = 300
+"""Of a whole number: one that has more is no float, and Python does not even write it into a message."""
+
+
+def whole(digits: str) -> int:
+    """Return a whole number. Raises ValueError if it is none, or one that nothing can be measured in."""
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits, 0) if digits[:2].lower() in {"0x", "0o", "0b"} else int(digits)
+
+
+def whole_text(text: str) -> str:
+    """Return a text whose halves of characters, as escapes write them, are joined. Raises ValueError for a lone one."""
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        raise ValueError("half a character (a lone surrogate, U+D800 to U+DFFF) is no text") from None
 
 
 class Node:
@@ -80,7 +99,8 @@ class Problem:
     def told(self, name: str) -> str:
         """Return one line that names the document, the line and the value."""
         place = f"{name}:{self.line}" if self.line else name
-        return f"{place}: {self.path}: {self.text}" if self.path else f"{place}: {self.text}"
+        path = self.path if self.path.isprintable() else ascii(self.path)  # keys are anybody's, a problem is one line
+        return f"{place}: {path}: {self.text}" if path else f"{place}: {self.text}"
 
     def __repr__(self) -> str:
         return f"<Problem {self.told('document')}>"

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import re
+import warnings
 from typing import TYPE_CHECKING, NoReturn
 
-from linkerd_proxy.document.tree import MAX_DEPTH, MAX_NODES, InvalidDocument, Node, Problem, Scalar
+from linkerd_proxy.document.tree import (
+    MAX_DEPTH,
+    MAX_NODES,
+    InvalidDocument,
+    Node,
+    Problem,
+    Scalar,
+    whole,
+    whole_text,
+)
 from linkerd_proxy.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
@@ -14,6 +26,9 @@ __all__ = ["parse_yaml"]
 
 _TAG = "tag:yaml.org,2002:"
 _TEXTS = {_TAG + "str", _TAG + "timestamp", _TAG + "value"}
+_SCALARS = {*_TEXTS, _TAG + "null", _TAG + "bool", _TAG + "int", _TAG + "float"}
+_OLDER = re.compile(r"^%YAML +1\.[01]\b", re.MULTILINE)
+_LINE_END = re.compile(r"\r\n?|\n")
 
 
 def parse_yaml(text: str, name: str) -> Node:
@@ -27,13 +42,21 @@ def parse_yaml(text: str, name: str) -> Node:
     """
     try:
         from ruamel.yaml import YAML
-        from ruamel.yaml.error import MarkedYAMLError, YAMLError
+        from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
+        from ruamel.yaml.reader import ReaderError
     except ImportError:
         raise InvalidConfiguration(
             f"{name} is YAML, which needs ruamel.yaml: pip install 'linkerd-proxy[config]', or write JSON"
         ) from None
+    if (older := _OLDER.search(text)) is not None:  # where "yes" was true and 010 was 8
+        _refuse(name, _line_of(text, older.start()), "this is YAML 1.2: remove the directive, or say %YAML 1.2")
     try:
-        root = YAML(typ="safe", pure=True).compose(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", YAMLWarning)  # an anchor may be given anew (YAML 1.2 section 7.1)
+            root = YAML(typ="safe", pure=True).compose(text)
+    except ReaderError as error:
+        what = f"the character U+{ord(text[error.position]):04X} may not stand in YAML: remove it"
+        _refuse(name, _line_of(text, error.position), what)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = " ".join(str(error.problem or error.context).split())
@@ -41,10 +64,14 @@ def parse_yaml(text: str, name: str) -> Node:
     except (YAMLError, ValueError) as error:
         _refuse(name, 0, f"this is no YAML: {' '.join(str(error).split())}")
     except RecursionError:
-        _refuse(name, 0, f"values lie more than {MAX_DEPTH} deep in one another")
+        _refuse(name, 0, f"values lie more than {MAX_DEPTH} deep in one another: is it the right file?")
     if root is None:
         _refuse(name, 0, "the document is empty")
     return _Reader(name).read(root, 0)
+
+
+def _line_of(text: str, position: int) -> int:
+    return 1 + len(_LINE_END.findall(text, 0, position))
 
 
 def _refuse(name: str, line: int, problem: str) -> NoReturn:
@@ -68,11 +95,18 @@ class _Reader:
         if self._count > MAX_NODES:
             _refuse(self._name, line, f"there are more than {MAX_NODES} values, aliases counted")
         if isinstance(found, MappingNode):
+            self._check_tag(found, {_TAG + "map"}, line)
             return self._mapping(found, line, depth)
         if isinstance(found, SequenceNode):
+            self._check_tag(found, {_TAG + "seq"}, line)
             return Node([self.read(item, depth + 1) for item in found.value], line)
         assert isinstance(found, ScalarNode)
+        self._check_tag(found, _SCALARS, line)
         return Node(self._scalar(str(found.tag), found.value, line), line)
+
+    def _check_tag(self, found: YamlNode, known: set[str], line: int) -> None:
+        if str(found.tag) not in known:
+            _refuse(self._name, line, f"the tag {str(found.tag).removeprefix(_TAG)!r} means nothing here: remove it")
 
     def _mapping(self, found: YamlNode, line: int, depth: int) -> Node:
         entries: dict[str, Node] = {}
@@ -81,6 +115,8 @@ class _Reader:
             key, key_line = key_node.value, key_node.start_mark.line + 1
             if not isinstance(key, str):
                 _refuse(self._name, key_line, "a key must be a text")
+            self._check_tag(key_node, _SCALARS | {_TAG + "merge"}, key_line)
+            key = self._text(key, key_line)
             if key == "<<":
                 _refuse(self._name, key_line, "merge keys are no part of YAML 1.2: write the keys out")
             if key in entries:
@@ -89,18 +125,31 @@ class _Reader:
             node.key_lines[key] = key_line
         return node
 
+    def _text(self, text: str, line: int) -> str:
+        try:
+            return whole_text(text)
+        except ValueError as error:
+            _refuse(self._name, line, f"{error}: write the whole character")
+
     def _scalar(self, tag: str, text: str, line: int) -> Scalar:
         if tag in _TEXTS:
-            return text
+            return self._text(text, line)
         if tag == _TAG + "null":
             return None
         if tag == _TAG + "bool":
+            if text.lower() not in {"true", "false"}:
+                _refuse(self._name, line, f"{text[:40]!r} is neither true nor false: write one of them")
             return text.lower() == "true"
         try:
-            if tag == _TAG + "int":
-                return int(text.replace("_", ""), 0) if text.lower()[:2] in {"0x", "0o", "0b"} else int(text)
-            if tag == _TAG + "float":
-                return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+            return self._number(tag, text)
         except ValueError:
-            _refuse(self._name, line, f"{text!r} is no number: put it in quotes if it is a text")
-        _refuse(self._name, line, f"the tag {tag!r} means nothing here: remove it")
+            _refuse(self._name, line, f"{text[:40]!r} is no number: put it in quotes if it is a text")
+
+    @staticmethod
+    def _number(tag: str, text: str) -> int | float:
+        if tag == _TAG + "int":
+            return whole(text.replace("_", ""))
+        value = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        if math.isinf(value) and "inf" not in text.lower():
+            raise ValueError("more than a float can be")
+        return value

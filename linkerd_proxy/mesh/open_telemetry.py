@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from typing import TypedDict
 from urllib.parse import unquote, urlsplit
 
 from linkerd_proxy.address import Address
@@ -22,8 +22,7 @@ _PROTOCOLS = {"", "http/protobuf"}
 _TEMPORALITIES = {"", "cumulative"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
+class _Way(TypedDict):
     """What the environment says of one signal: which collector, and who we are."""
 
     stack: Stack[Exchange]
@@ -64,15 +63,7 @@ def otlp_from_environment(
     way = _way(environ, "TRACES", tls, "otlp_from_environment")
     if way is None:
         return None
-    return Otlp(
-        way.stack,
-        authority=way.authority,
-        path=way.path,
-        service=way.service,
-        resource=way.resource,
-        headers=way.headers,
-        timeout=way.timeout,
-    )
+    return Otlp(**way)
 
 
 def otlp_metrics_from_environment(
@@ -110,15 +101,9 @@ def otlp_metrics_from_environment(
         raise InvalidConfiguration(f"{name} is {temporality!r}: give cumulative, or nothing")
     timeout = environ.get("OTEL_METRIC_EXPORT_TIMEOUT", "").strip()
     if timeout and not _of(environ, "METRICS", "TIMEOUT"):
-        way = replace(way, timeout=_milliseconds("OTEL_METRIC_EXPORT_TIMEOUT", timeout, 0))
+        way["timeout"] = _milliseconds("OTEL_METRIC_EXPORT_TIMEOUT", timeout, 0)
     return OtlpMetrics(
-        way.stack,
-        authority=way.authority,
-        path=way.path,
-        service=way.service,
-        resource=way.resource,
-        headers=way.headers,
-        timeout=way.timeout,
+        **way,
         interval=_milliseconds(
             "OTEL_METRIC_EXPORT_INTERVAL", environ.get("OTEL_METRIC_EXPORT_INTERVAL", "").strip(), 60.0
         ),
@@ -144,15 +129,15 @@ def _way(environ: Mapping[str, str], signal: str, tls: Layer[Dial, Dial] | None,
     resource = _pairs("OTEL_RESOURCE_ATTRIBUTES", environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     service = environ.get("OTEL_SERVICE_NAME", "").strip() or resource.pop("service.name", "linkerd-proxy")
     resource.pop("service.name", None)
-    return _Way(
-        Client() | connect if tls is None or scheme == "http" else Client() | tls | connect,
-        authority,
-        path or "/",
-        service,
-        resource,
-        _pairs("OTEL_EXPORTER_OTLP_HEADERS", _of(environ, signal, "HEADERS")),
-        _milliseconds("OTEL_EXPORTER_OTLP_TIMEOUT", _of(environ, signal, "TIMEOUT"), 10.0),
-    )
+    return {
+        "stack": Client() | connect if tls is None or scheme == "http" else Client() | tls | connect,
+        "authority": authority,
+        "path": path or "/",
+        "service": service,
+        "resource": resource,
+        "headers": _pairs("OTEL_EXPORTER_OTLP_HEADERS", _of(environ, signal, "HEADERS")),
+        "timeout": _milliseconds("OTEL_EXPORTER_OTLP_TIMEOUT", _of(environ, signal, "TIMEOUT"), 10.0),
+    }
 
 
 def _of(environ: Mapping[str, str], signal: str, name: str) -> str:

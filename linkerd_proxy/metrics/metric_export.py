@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import MappingProxyType
 
 import trio
 
 from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.contain import record_failure
 from linkerd_proxy.core.own import own_connection
-from linkerd_proxy.core.stack import Service, Stack, opened
+from linkerd_proxy.core.stack import Service, opened
 from linkerd_proxy.core.work import Exchange
-from linkerd_proxy.errors import InvalidConfiguration, ResponseTimeout
-from linkerd_proxy.metrics.collector import Collector
+from linkerd_proxy.errors import ResponseTimeout
+from linkerd_proxy.metrics.collector import Collecting, Collector
 from linkerd_proxy.metrics.otlp_format import metrics_requests
 from linkerd_proxy.metrics.process import process_start
 from linkerd_proxy.metrics.registry import Registry, current_registry
 
 __all__ = ["MetricExport", "OtlpMetrics"]
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 _TRIES = 2  # the next interval sends it all again, so there is little to win
 
 
@@ -34,7 +30,7 @@ async def _this_run() -> Registry:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class OtlpMetrics:
+class OtlpMetrics(Collecting):
     """Where metrics go: a collector that speaks OTLP over HTTP, with protocol buffers.
 
     ::
@@ -61,23 +57,8 @@ class OtlpMetrics:
     Source: the OTLP specification, and OpenTelemetry's metrics data model.
     """
 
-    stack: Stack[Exchange]
-    authority: str = "localhost:4318"
     path: str = "/v1/metrics"
-    service: str = "linkerd-proxy"
-    resource: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
-    headers: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False, repr=False)
-    interval: float = 60.0
-    timeout: float = 10.0
-    batch: int = 1000
-    dice: random.Random = field(default_factory=random.Random, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise InvalidConfiguration(f"OtlpMetrics(batch={self.batch!r}): give at least 1")
-        for name in ("interval", "timeout"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InvalidConfiguration(f"OtlpMetrics({name}={getattr(self, name)!r}): give seconds greater than 0")
+    interval: float = field(default=60.0, kw_only=True)
 
     @asynccontextmanager
     async def exporting(self, registry: Callable[[], Awaitable[Registry]] = _this_run) -> AsyncIterator[MetricExport]:
@@ -93,9 +74,6 @@ class OtlpMetrics:
                 yield export
             await export.send(self.timeout)
 
-    def __repr__(self) -> str:
-        return f"OtlpMetrics({self.stack!r}, authority={self.authority!r}, service={self.service!r})"
-
 
 class MetricExport:
     """Exports that go on. Made by :meth:`OtlpMetrics.exporting`."""
@@ -105,23 +83,14 @@ class MetricExport:
     def __init__(self, otlp: OtlpMetrics, service: Service[Exchange], fetch: Callable[[], Awaitable[Registry]]) -> None:
         self._otlp = otlp
         self._fetch = fetch
-        self._resource = {"service.name": otlp.service, **otlp.resource}
+        self._resource = otlp.attributes()
         self._start = process_start()
         self._turn = trio.Lock()
         registry = current_registry()
         self._exported = registry.counter("opentelemetry_points_exported_total", "Points that a collector took")
         self._dropped = registry.counter("opentelemetry_points_dropped_total", "Points that no collector took")
         self._errors = registry.counter("opentelemetry_metric_export_errors_total", "Exports of metrics that failed")
-        self._collector = Collector(
-            service,
-            authority=otlp.authority,
-            path=otlp.path,
-            headers=otlp.headers,
-            timeout=otlp.timeout,
-            tries=_TRIES,
-            dice=otlp.dice,
-            on_error=self._failed,
-        )
+        self._collector = Collector(service, otlp, tries=_TRIES, on_error=self._failed)
 
     async def run(self) -> None:
         """Send every interval, for ever; an export that lasts longer leaves one out."""

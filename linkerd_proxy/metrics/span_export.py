@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import random
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import trio
 
@@ -16,21 +13,20 @@ from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.contain import record_failure
 from linkerd_proxy.core.own import own_connection
 from linkerd_proxy.core.shared import Resource
-from linkerd_proxy.core.stack import Service, Stack, opened
+from linkerd_proxy.core.stack import Service, opened
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import InvalidConfiguration
-from linkerd_proxy.metrics.collector import Collector
+from linkerd_proxy.metrics.collector import Collecting, Collector
 from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.metrics.spans import Span, encode_spans
 
 __all__ = ["Otlp", "SpanQueue"]
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 _TRIES = 5
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Otlp(Resource["SpanQueue"]):
+class Otlp(Collecting, Resource["SpanQueue"]):
     """Where spans go: a collector that speaks OTLP over HTTP, with protocol buffers.
 
     ``Otlp(Client() | Connect("otel-collector:4318"))`` asks it through layers of ours. One that is *named* in several
@@ -53,24 +49,13 @@ class Otlp(Resource["SpanQueue"]):
     Source: the OTLP specification, and linkerd2-proxy, linkerd/opentelemetry.
     """
 
-    stack: Stack[Exchange]
-    authority: str = "localhost:4318"
     path: str = "/v1/traces"
-    service: str = "linkerd-proxy"
-    resource: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
-    headers: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False, repr=False)
-    queue: int = 2048
-    batch: int = 1000
-    interval: float = 10.0
-    timeout: float = 10.0
-    dice: random.Random = field(default_factory=random.Random, repr=False, compare=False)
+    queue: int = field(default=2048, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.queue < 1 or self.batch < 1:
-            raise InvalidConfiguration(f"Otlp(queue={self.queue!r}, batch={self.batch!r}): give at least 1 of each")
-        for name in ("interval", "timeout"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InvalidConfiguration(f"Otlp({name}={getattr(self, name)!r}): give seconds greater than 0")
+        Collecting.__post_init__(self)
+        if self.queue < 1:
+            raise InvalidConfiguration(f"Otlp(queue={self.queue!r}): give at least 1")
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[SpanQueue]:
@@ -79,9 +64,6 @@ class Otlp(Resource["SpanQueue"]):
             queue = SpanQueue(self, service)
             nursery.start_soon(queue.run)
             yield queue
-
-    def __repr__(self) -> str:
-        return f"Otlp({self.stack!r}, authority={self.authority!r}, service={self.service!r})"
 
 
 class SpanQueue:
@@ -104,17 +86,8 @@ class SpanQueue:
 
     def __init__(self, otlp: Otlp, service: Service[Exchange]) -> None:
         self._otlp = otlp
-        self._collector = Collector(
-            service,
-            authority=otlp.authority,
-            path=otlp.path,
-            headers=otlp.headers,
-            timeout=otlp.timeout,
-            tries=_TRIES,
-            dice=otlp.dice,
-            on_error=self._failed,
-        )
-        self._resource = {"service.name": otlp.service, **otlp.resource}
+        self._collector = Collector(service, otlp, tries=_TRIES, on_error=self._failed)
+        self._resource = otlp.attributes()
         self._spans: deque[Span] = deque()
         self._busy = False
         self._flushing = 0

@@ -62,7 +62,7 @@ class Regex:
         try:
             compiled = re.compile(self.value) if self.trusted else compile_untrusted(self.value)
             object.__setattr__(self, "pattern", compiled)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise InvalidConfiguration(f"Regex({self.value!r}) can't be read: {error}; correct the pattern") from None
 
     def __str__(self) -> str:

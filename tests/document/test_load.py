@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from linkerd_proxy.address import Address, AnyAddress, parse_address
 from linkerd_proxy.document.load import load, loads, parse
 from linkerd_proxy.document.schema import schema
-from linkerd_proxy.document.shape import Range, Tagged, Text, duration
+from linkerd_proxy.document.shape import Range, Tagged, Text
 from linkerd_proxy.document.tree import InvalidDocument
+from linkerd_proxy.duration import parse_duration
 from linkerd_proxy.errors import InvalidConfiguration
 
 
@@ -23,7 +24,7 @@ from linkerd_proxy.errors import InvalidConfiguration
 class Http:
     """Speaks HTTP."""
 
-    timeout: Annotated[float, Text(duration, "10s")] = 10.0
+    timeout: Annotated[float, Text(parse_duration, "10s")] = 10.0
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,23 @@ protocol: {kind: htp}
         ("name: web\n---\nname: two", None),
         ("? [1]\n: 2", "p.yaml:1: a key must be a text"),
         ("a: &a [*a]", None),
+        ("name: web\nretryAfter: .inf", "p.yaml:2: retryAfter: infinity is no number here: give one"),
+        ("retryAfter: " + "9" * 400, f"p.yaml:1: '{'9' * 40}' is no number: put it in quotes if it is a text"),
+        ("retryAfter: 0x" + "f" * 5000, f"p.yaml:1: '0x{'f' * 38}' is no number: put it in quotes if it is a text"),
+        ("retryAfter: 1e400", "p.yaml:1: '1e400' is no number: put it in quotes if it is a text"),
+        ("strict: !!bool yes", "p.yaml:1: 'yes' is neither true nor false: write one of them"),
+        ("%YAML 1.1\n---\nstrict: yes", "p.yaml:1: this is YAML 1.2: remove the directive, or say %YAML 1.2"),
+        ("\nlabels: !!set {a: x}", "p.yaml:2: the tag 'set' means nothing here: remove it"),
+        ("name: web\nroutes: !mine []", "p.yaml:2: the tag '!mine' means nothing here: remove it"),
+        ("!mine name: web", "p.yaml:1: the tag '!mine' means nothing here: remove it"),
+        ("name: web\nlabels: {a: \x07}", "p.yaml:2: the character U+0007 may not stand in YAML: remove it"),
+        (
+            'name: "\\ud83d"',
+            "p.yaml:1: half a character (a lone surrogate, U+D800 to U+DFFF) is no text: write the whole character",
+        ),
+        ("name: web\nlabels:\n\ta: b", "p.yaml:3: this is no YAML: found character '\\t' that cannot start any token"),
+        ("name: web\r\nlabels: 1", "p.yaml:2: labels: expected a mapping, found the number 1"),
+        ("name: web\rlabels: 1", "p.yaml:2: labels: expected a mapping, found the number 1"),
     ],
 )
 def test_bad_yaml_says_where_and_what_to_do(text, problem) -> None:
@@ -179,8 +197,17 @@ def test_bad_yaml_says_where_and_what_to_do(text, problem) -> None:
         ('{"name": NaN}', "p.json:1: NaN is no JSON: give a number"),
         ('{"name": nul}', None),
         ('{"name": "a\nb"}', None),
-        ("[" * 100_000, "p.json:1: values lie more than 64 deep in one another"),
-        ('{"name": ' + "9" * 10_000 + "}", None),
+        ("[" * 100_000, "p.json:1: values lie more than 64 deep in one another: is it the right file?"),
+        ('{"name": ' + "9" * 10_000 + "}", "p.json:1: a number of 10000 digits: give a number"),
+        ('{"name": "x", "retryAfter": 1e400}', "p.json:1: 1e400 is more than a number can be: give a number"),
+        (
+            '{"name": "\\ud800"}',
+            "p.json:1: half a character (a lone surrogate, U+D800 to U+DFFF) is no text: write the whole character",
+        ),
+        ('{"name": "a\\u0000b"}', "p.json:1: name: the text holds a NUL character: remove it"),
+        ('{"name":\r\n"web",\r"labels": 1}', "p.json:3: labels: expected a mapping, found the number 1"),
+        ("[" + "[],\n" * 500_000 + "[]]", "p.json:500000: there are more than 500000 values: is it the right file?"),
+        ('{"name": "web", "labels": {"a\\nb": 1}}', None),
     ],
 )
 def test_bad_json_says_where_and_what_to_do(text, problem) -> None:
@@ -199,6 +226,22 @@ def test_deep_yaml_is_refused() -> None:
     assert "deep in one another" in problems("[" * 500 + "]" * 500)[0]
 
 
+def test_a_problem_is_one_line_whatever_a_key_holds() -> None:
+    for name in ("p.json", "p.yaml"):
+        (told,) = problems('{"name": "web", "labels": {"a\\nb\\u2028": 1}}', name)
+        assert told.startswith(f"{name}:1: 'labels.a\\nb\\u2028': expected a text")
+
+
+def test_halves_of_characters_are_joined_and_a_byte_order_mark_is_none_of_the_text() -> None:
+    for name in ("p.json", "p.yaml"):
+        assert loads('\ufeff{"name": "\\ud83d\\ude00"}', Document, name).name == "\N{GRINNING FACE}"
+
+
+def test_an_anchor_may_be_given_anew() -> None:
+    text = "name: &a web\nlabels: {x: *a, y: &a api, z: *a}\n"
+    assert loads(text, Document, "p.yaml").labels == {"x": "web", "y": "api", "z": "api"}
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -214,8 +257,8 @@ def test_json_reads_as_the_standard_library_reads_it(value, indent) -> None:
 @given(values.filter(lambda value: value is not None))
 def test_yaml_reads_json_too(value) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=True)
-    # Lone surrogates are no YAML, nor are keys of more than 1024 characters (YAML 1.2 section 7.4.2).
-    if '"<<"' not in text and "\\ud" not in text and max(map(len, text.splitlines())) <= 1024:
+    # Keys of more than 1024 characters are no YAML (YAML 1.2 section 7.4.2).
+    if '"<<"' not in text and max(map(len, text.splitlines())) <= 1024:
         assert parse(text, "p.yaml").plain() == value
 
 
@@ -228,6 +271,8 @@ def test_whatever_is_in_the_file_the_answer_is_a_value_or_an_invalid_document(te
 def test_a_file_that_cannot_be_read_says_so(tmp_path) -> None:
     with pytest.raises(InvalidDocument, match=r"missing.json: it can't be read: No such file or directory"):
         load(tmp_path / "missing.json", Document)
+    with pytest.raises(InvalidDocument, match="it can't be read: embedded null byte"):
+        load("a\0b", Document)
     (tmp_path / "latin.json").write_bytes(b'{"name":\n "\xe9"}')
     with pytest.raises(InvalidDocument, match=r"latin.json:2: this is no UTF-8"):
         load(tmp_path / "latin.json", Document)
@@ -250,6 +295,11 @@ def test_the_schema_says_what_is_accepted() -> None:
     assert document["additionalProperties"] is False
     assert list(document["properties"]) == ["name", "routes", "labels", "strict", "protocol", "retryAfter"]
     assert document["properties"]["retryAfter"] == {"type": "number", "default": 1.0}
+    assert found["$defs"]["Document"]["properties"]["protocol"]["oneOf"][0]["properties"]["timeout"] == {
+        "type": "string",
+        "examples": ["10s"],
+        "default": "10s",
+    }
     assert document["properties"]["labels"] == {"type": "object", "additionalProperties": {"type": "string"}}
     assert document["properties"]["routes"]["items"] == {"anyOf": [{"$ref": "#/$defs/Route"}, {"type": "string"}]}
     route = found["$defs"]["Route"]["properties"]

@@ -6,42 +6,44 @@ from dataclasses import dataclass
 
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange
-from linkerd_proxy.errors import Denied
 from linkerd_proxy.headers import Headers
+from linkerd_proxy.http.mesh_headers import CLIENT_ID, OutboundHeaders
 
-__all__ = ["NoClientId", "NoPeerId"]
+__all__ = ["NoClientId", "Unmeshed"]
 
-_CLIENT_ID = b"l5d-client-id"
+_LEAVING = OutboundHeaders()
 
 
 @dataclass(frozen=True, slots=True)
 class NoClientId(Layer[Exchange, Exchange]):
-    """Takes ``l5d-client-id`` off, and what a server may take for it: here comes nobody who proved an identity."""
+    """Takes ``l5d-client-id`` off, and what a server may take for it: here comes nobody who proved an identity.
 
-    async def serve(self, work: Exchange, inner: Service[Exchange]) -> None:
-        """Serve the request without the claim."""
-        await inner(_without(work, _CLIENT_ID))
-
-
-@dataclass(frozen=True, slots=True)
-class NoPeerId(Layer[Exchange, Exchange]):
-    """Stands before the ``Client`` of an endpoint that proves no identity.
-
-    Raises:
-        Denied: if the request requires one (``l5d-require-id``).
+    ``OutboundHeaders`` would do so too late for a rule that looks at the field.
     """
 
     async def serve(self, work: Exchange, inner: Service[Exchange]) -> None:
-        """Serve the request if it requires nothing."""
-        required = work.request.headers.get("l5d-require-id")
-        if required is not None:
-            # Not IdentityMismatch, which is an endpoint's failure: a client's wish must not put the endpoint out.
-            raise Denied(
-                f"the request requires the identity {required!r}, the endpoint has none",
-                layer="NoPeerId",
-                remedy="correct l5d-require-id, or give the backend's endpoints their identity",
-            )
-        await inner(work)
+        """Serve the request without the claim."""
+        await inner(_without(work, CLIENT_ID))
+
+
+@dataclass(frozen=True, slots=True)
+class Unmeshed(Layer[Exchange, Exchange]):
+    """Stands before the ``Client`` of an endpoint that proves no identity, in a proxy that has one.
+
+    What ``InboundHeaders`` told of a client who proved an identity is for the application there. Everybody else's
+    requests leave the mesh, as by ``OutboundHeaders``.
+
+    Raises:
+        BadGateway: if such a request requires an identity (``l5d-require-id``).
+    """
+
+    async def serve(self, work: Exchange, inner: Service[Exchange]) -> None:
+        """Serve the request without what belongs to the mesh."""
+        tls = work.connection.tls
+        if tls is None or tls.peer_identity is None:
+            await _LEAVING.serve(work, inner)
+        else:
+            await inner(work)
 
 
 def _without(exchange: Exchange, name: bytes) -> Exchange:

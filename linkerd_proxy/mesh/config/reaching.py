@@ -21,7 +21,7 @@ from linkerd_proxy.http.client import Client
 from linkerd_proxy.http.mesh_headers import OutboundHeaders
 from linkerd_proxy.http.upgrade import BETWEEN_PROXIES, Upgrade
 from linkerd_proxy.mesh.config.backends import BackendEntry
-from linkerd_proxy.mesh.config.claims import NoPeerId
+from linkerd_proxy.mesh.config.claims import Unmeshed
 from linkerd_proxy.mesh.config.kept import Kept
 from linkerd_proxy.mesh.config.words import BackendRefs, named_backends
 from linkerd_proxy.mesh.peer import reaching
@@ -185,7 +185,7 @@ class _Way:
             upgraded = Upgrade(close=False) | Client(protocol="h2", limits=BETWEEN_PROXIES)
             return OutboundHeaders(endpoint.identity) | upgraded
         client = Client(protocol=self.protocol)
-        return client if self.identity is None else NoPeerId() | client
+        return client if self.identity is None else Unmeshed() | client
 
     def _connect(self, tls: Originate | None) -> Stack[Dial]:
         stack: Stack[Dial] = Connect(timeout=self.timeout)

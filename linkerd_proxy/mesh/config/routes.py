@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from linkerd_proxy.core.stack import Stack
-from linkerd_proxy.core.work import Connection
+from linkerd_proxy.core.stack import Layer, Stack
+from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.mesh.config.filters import FilterEntry, MirrorEntry
 from linkerd_proxy.mesh.config.matches import GrpcMatchEntry, HttpMatchEntry
@@ -20,15 +22,15 @@ __all__ = ["GrpcRouteEntry", "GrpcRuleEntry", "HttpRouteEntry", "HttpRuleEntry",
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpRuleEntry:
-    """What to do with requests that one of the matches fits (Gateway API: HTTPRouteRule)."""
+class _RuleEntry:
+    """What rules for HTTP and for gRPC have in common."""
 
-    matches: tuple[HttpMatchEntry, ...] = ()
+    matches: tuple[HttpMatchEntry, ...] | tuple[GrpcMatchEntry, ...] = ()
     """One is enough; none at all takes everything."""
     filters: tuple[FilterEntry, ...] = ()
     """What is changed on the way, in order."""
     backend_refs: BackendRefs = ()
-    """Where they go; to none, if a filter answers."""
+    """Where it goes; to none, if a filter answers."""
     timeouts: TimeoutsEntry | None = None
     """Deadlines."""
     retry: RetryEntry | None = None
@@ -39,47 +41,47 @@ class HttpRuleEntry:
     """How many may come, beside what the listener says."""
 
     def __post_init__(self) -> None:
-        _check_filters(self)
+        self.rule(None, [one.layer() for one in self.filters if not isinstance(one, MirrorEntry)])
+        if not self.backend_refs and not self.filters:
+            raise InvalidConfiguration("the rule goes nowhere: give it backend_refs, or a filter that answers")
+
+    def rule(self, backend: Stack[Exchange] | None, layers: Sequence[Layer[Exchange, Exchange]]) -> Rule:
+        """Return the rule.
+
+        Args:
+            backend: Where requests go, or None.
+            layers: What they pass before that.
+
+        Raises:
+            InvalidConfiguration: if a filter replaces a prefix where a match has none.
+        """
+        matches: list[Any] = [match.match() for match in self.matches]  # all of one kind
+        return Rule(matches, backend, layers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GrpcRuleEntry:
+class HttpRuleEntry(_RuleEntry):
+    """What to do with requests that one of the matches fits (Gateway API: HTTPRouteRule)."""
+
+    matches: tuple[HttpMatchEntry, ...] = ()
+    """One is enough; none at all takes everything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcRuleEntry(_RuleEntry):
     """What to do with calls that one of the matches fits (Gateway API: GRPCRouteRule)."""
 
     matches: tuple[GrpcMatchEntry, ...] = ()
     """One is enough; none at all takes every call."""
-    filters: tuple[FilterEntry, ...] = ()
-    """What is changed on the way, in order."""
-    backend_refs: BackendRefs = ()
-    """Where they go."""
-    timeouts: TimeoutsEntry | None = None
-    """Deadlines."""
-    retry: RetryEntry | None = None
-    """Tries; only where the backends have none of their own."""
-    policy: PolicyOrName | None = None
-    """Who may, beside what the listener says."""
-    rate_limit: RateLimitEntry | None = None
-    """How many may come, beside what the listener says."""
-
-    def __post_init__(self) -> None:
-        _check_filters(self)
-
-
-def _check_filters(rule: HttpRuleEntry | GrpcRuleEntry) -> None:
-    """Refuse a filter that replaces a prefix where a match has none."""
-    layers = [one.layer() for one in rule.filters if not isinstance(one, MirrorEntry)]
-    Rule([match.match() for match in rule.matches], None, layers)  # type: ignore[arg-type]  # all of one kind
-    if not rule.backend_refs and not rule.filters:
-        raise InvalidConfiguration("the rule goes nowhere: give it backend_refs, or a filter that answers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpRouteEntry:
-    """Rules for HTTP requests to some hosts (Gateway API: HTTPRoute)."""
+class _RouteEntry:
+    """What routes for HTTP and for gRPC have in common."""
 
     hostnames: tuple[str, ...] = ()
     """``host`` or ``*.example.com``, perhaps with a port; none takes any."""
-    rules: tuple[HttpRuleEntry, ...]
+    rules: tuple[HttpRuleEntry, ...] | tuple[GrpcRuleEntry, ...]
     """What to do with them; the rule that says most wins, wherever it stands."""
 
     def __post_init__(self) -> None:
@@ -87,16 +89,19 @@ class HttpRouteEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GrpcRouteEntry:
+class HttpRouteEntry(_RouteEntry):
+    """Rules for HTTP requests to some hosts (Gateway API: HTTPRoute)."""
+
+    rules: tuple[HttpRuleEntry, ...]
+    """What to do with them; the rule that says most wins, wherever it stands."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcRouteEntry(_RouteEntry):
     """Rules for gRPC calls to some hosts (Gateway API: GRPCRoute)."""
 
-    hostnames: tuple[str, ...] = ()
-    """``host`` or ``*.example.com``, perhaps with a port; none takes any."""
     rules: tuple[GrpcRuleEntry, ...]
-    """What to do with them."""
-
-    def __post_init__(self) -> None:
-        HttpRoute((), self.hostnames)
+    """What to do with them; the rule that says most wins, wherever it stands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

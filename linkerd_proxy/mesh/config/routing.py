@@ -30,27 +30,19 @@ def routed(entry: ListenerEntry, backends: Backends, name: str) -> Stack[Exchang
     if not entry.routes and not entry.grpc_routes:
         return backends.exchanges(entry.backend_refs)
     routes: list[AnyRoute] = [
-        HttpRoute([_http_rule(rule, backends, name) for rule in route.rules], route.hostnames) for route in entry.routes
+        HttpRoute([_rule(rule, backends, name) for rule in route.rules], route.hostnames) for route in entry.routes
     ]
     routes += [
-        GrpcRoute([_grpc_rule(rule, backends, name) for rule in route.rules], route.hostnames)
-        for route in entry.grpc_routes
+        GrpcRoute([_rule(rule, backends, name) for rule in route.rules], route.hostnames) for route in entry.grpc_routes
     ]
     if entry.backend_refs:
         routes.append(HttpRoute([Rule((), backends.exchanges(entry.backend_refs))]))
     return Route(routes)
 
 
-def _http_rule(rule: HttpRuleEntry, backends: Backends, name: str) -> Rule:
-    return Rule([match.match() for match in rule.matches], _backend(rule, backends), _layers(rule, backends, name))
-
-
-def _grpc_rule(rule: GrpcRuleEntry, backends: Backends, name: str) -> Rule:
-    return Rule([match.match() for match in rule.matches], _backend(rule, backends), _layers(rule, backends, name))
-
-
-def _backend(rule: HttpRuleEntry | GrpcRuleEntry, backends: Backends) -> Stack[Exchange] | None:
-    return backends.exchanges(rule.backend_refs) if rule.backend_refs else None
+def _rule(rule: HttpRuleEntry | GrpcRuleEntry, backends: Backends, name: str) -> Rule:
+    backend = backends.exchanges(rule.backend_refs) if rule.backend_refs else None
+    return rule.rule(backend, _layers(rule, backends, name))
 
 
 def _layers(rule: HttpRuleEntry | GrpcRuleEntry, backends: Backends, name: str) -> Sequence[Layer[Exchange, Exchange]]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
 from linkerd_proxy.address import AnyAddress, parse_address
-from linkerd_proxy.document.shape import Range, Text, duration
+from linkerd_proxy.document.shape import Range, Text
+from linkerd_proxy.duration import parse_duration
 
 __all__ = ["BackendRef", "BackendRefs", "Count", "Duration", "Rate", "Share", "Where", "named_backends"]
 
-Duration: TypeAlias = Annotated[float, Text(duration, "10s")]
+Duration: TypeAlias = Annotated[float, Text(parse_duration, "10s")]
 Where: TypeAlias = Annotated[AnyAddress, Text(parse_address, "10.0.0.1:80", numbers=True)]
 Share: TypeAlias = Annotated[float, Range(0, 1)]
 Rate: TypeAlias = Annotated[float, Range(0.001, 1e9)]

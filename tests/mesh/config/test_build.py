@@ -389,7 +389,7 @@ backends: {{app: {{endpoints: ["{origin.address}"]}}}}
             (request,) = origin.requests
             assert (request.headers.get("l5d-client-id"), request.headers.get("l5d_client_id")) == (None, None)
             assert request.headers.get("x-mine") == "1"
-            assert (await get(at["local"], headers=[("l5d-require-id", "api.mesh.local")]))[0] == 403
+            assert (await get(at["local"], headers=[("l5d-require-id", "api.mesh.local")]))[0] == 502
             assert (await get(at["local"]))[0] == 200  # the endpoint is no worse for it
             assert len(origin.requests) == 2
 
