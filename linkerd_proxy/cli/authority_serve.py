@@ -69,7 +69,7 @@ class _Plan:
     type=click.FloatRange(0, min_open=True),
     default=20.0,
     show_default=True,
-    help="Requests a second of each identity, and of all callers together that have none yet.",
+    help="Requests a second of each identity, and from each address of callers that have none yet.",
 )
 @click.option("--admin", type=ADDRESS, help="Where to serve /live /ready /metrics /config.")
 @click.option(

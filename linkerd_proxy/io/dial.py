@@ -34,6 +34,7 @@ _REMEDIES = {
     errno.EHOSTUNREACH: "check the route to the upstream",
     errno.ENOENT: "check the path: there is no such socket",
     errno.EACCES: "check the permissions of the socket and of the firewall",
+    errno.ENODEV: "after the % goes an interface of this host, by name or number",
 }
 
 
@@ -70,13 +71,14 @@ async def dial(
     attempts = _Attempts(target, source, options, is_loop)
     stream = None
     candidate = attempts.direct()
+    named = candidate is None and not attempts.errors
     begun = attempts.begin(candidate) if candidate is not None else None
     if begun is not None and begun.stands:  # as over loopback: what does not wait needs no deadline
         stream = await attempts.finish(begun)
     elif begun is not None:
         with trio.move_on_after(timeout):
             stream = await attempts.finish(begun)
-    elif candidate is None:
+    elif named:
         with trio.move_on_after(timeout):
             stream = await attempts.race(await attempts.resolve())
     if stream is not None:
@@ -137,7 +139,7 @@ class _Attempts:
         self.errors: list[tuple[str, OSError | LoopDetected]] = []
 
     def direct(self) -> _Candidate | None:
-        """Return the one address to try if the target is no name."""
+        """Return the one address to try if the target is no name, or note why there can be none."""
         target = self.target
         if isinstance(target, UnixAddress):
             return socket.AF_UNIX, unix_sockaddr(target)
@@ -145,8 +147,12 @@ class _Attempts:
             return socket.AF_INET, (target.host, target.port)
         if not target.is_ip:
             return None
-        # The interface after % must become a number.
-        numeric = socket.getaddrinfo(target.host, target.port, flags=socket.AI_NUMERICHOST)
+        try:  # the interface after % must become a number
+            numeric = socket.getaddrinfo(target.host, target.port, flags=socket.AI_NUMERICHOST)
+        except (OSError, ValueError):
+            ip, _, zone = target.host.partition("%")
+            self.errors.append((str(target), OSError(errno.ENODEV, f"{zone!r} is no interface for {ip}")))
+            return None
         return socket.AF_INET6, cast("SockAddr", numeric[0][4])
 
     async def resolve(self) -> list[_Candidate]:
@@ -157,6 +163,9 @@ class _Attempts:
             found = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
         except OSError as error:
             self.errors.append(("look-up", error))
+            return []
+        except ValueError:  # of the encoding that names have in the DNS, or a NUL
+            self.errors.append(("look-up", socket.gaierror(socket.EAI_NONAME, f"{target.host[:300]!r} is no name")))
             return []
         return _interleaved([(family, cast("SockAddr", sockaddr)) for family, _, _, _, sockaddr in found])
 
@@ -262,7 +271,7 @@ class _Attempts:
 def _is_ipv4(host: str) -> bool:
     try:
         socket.inet_pton(socket.AF_INET, host)
-    except OSError:
+    except (OSError, ValueError):
         return False
     return True
 

@@ -181,10 +181,11 @@ def authority_stacks(certifier: Certifier, *, rate: float = 20.0) -> tuple[Stack
 
     Args:
         certifier: Who answers.
-        rate: Requests a second of each identity, and of all callers together that have none yet.
+        rate: Requests a second of each identity, and from each address (or user, on a Unix socket) of callers that have
+            none yet: one that asks without end keeps no other from its first certificate.
     """
     identity = Issued(certifier.authority, certifier.own, certifier.lifetime)
-    answers: Stack[Exchange] = RateLimit(total=max(_TOTAL, rate), identity=rate) | Grpc(
+    answers: Stack[Exchange] = RateLimit(total=max(_TOTAL, rate), identity=rate, address=rate) | Grpc(
         unary(CERTIFY, certifier.certify), max_message=_MAX_MESSAGE
     )
     served = Http() | Metrics() | Rescue() | answers

@@ -127,6 +127,8 @@ def _no_route(table: Table[_Branch], request: Request) -> NoRoute:
     authority, path = request.authority[:_SHOWN], request.path.partition("?")[0][:_SHOWN]
     nearest = table.nearest(authority, path)
     remedy = f"the nearest is {nearest!r}; add one for it" if nearest else "there are no rules at all; add one for it"
+    if request.version.startswith("1") and (request.headers.get("content-type") or "").startswith("application/grpc"):
+        remedy = f"routes for gRPC take HTTP/2 alone, and this came in HTTP/{request.version}; {remedy}"
     return NoRoute(
         f"no route for host {authority!r} and path {path!r}", layer="Route", remedy=f"{remedy}, or '/' for everything"
     )

@@ -105,7 +105,9 @@ class HttpRoute(_Routed):
 class GrpcRoute(_Routed):
     """Rules for gRPC calls to some hosts (Gateway API: GRPCRoute).
 
-    It takes POST requests whose content type is gRPC's and whose path is ``/service/method``, and nothing else.
+    It takes POST requests in HTTP/2 whose content type is gRPC's and whose path is ``/service/method``, nothing else.
+    HTTP/1 can't carry a call, whose outcome is in trailers: such a request is for an :class:`HttpRoute`, or gets 404.
+    (Linkerd speaks nothing but HTTP/2 where a destination has routes for gRPC.)
 
     Args:
         rules: As in :class:`HttpRoute`, with matches that are :class:`~linkerd_proxy.route.match.GrpcMatch`.

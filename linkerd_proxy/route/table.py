@@ -90,10 +90,10 @@ class _Entry(Generic[T]):
             return False
         if self.path is not None and not self.path(path):
             return False
-        if self.headers or self.grpc:
+        if self.grpc and not facts.request.is_grpc:
+            return False
+        if self.headers:
             headers = facts.headers()
-            if self.grpc and not headers.get(b"content-type", [""])[0].startswith("application/grpc"):
-                return False
             for name, test in self.headers:
                 if not _holds(test, headers.get(name)):
                     return False

@@ -101,13 +101,14 @@ def _context() -> SSL.Context:
 
 def _set_groups(context: SSL.Context) -> None:
     # pyOpenSSL has no method for it. Without it OpenSSL's own list holds, which is as safe and only less exact.
-    library: Any = getattr(SSL, "_lib", None)
-    choose = getattr(library, "SSL_CTX_set1_curves_list", None)
-    if choose is not None:
+    try:
+        library: Any = SSL._lib  # type: ignore[attr-defined]
         for groups in _GROUPS:
-            if choose(context._context, groups) == 1:
+            if library.SSL_CTX_set1_curves_list(context._context, groups) == 1:
                 return
             library.ERR_clear_error()
+    except (AttributeError, TypeError):
+        return  # a release of pyOpenSSL that is other inside
 
 
 class _Choose:

@@ -25,8 +25,7 @@ _FUNCTIONS = (
 _PARTS = ("_ssl", "_into_ssl", "_from_ssl", "_raise_ssl_error")
 
 
-def is_possible() -> bool:
-    """Whether pyOpenSSL has inside what this module uses."""
+def _has_names() -> bool:
     library = getattr(SSL, "_lib", None)
     if getattr(SSL, "_ffi", None) is None or not all(hasattr(library, name) for name in _FUNCTIONS):
         return False
@@ -37,7 +36,7 @@ def is_possible() -> bool:
 _lib: Final[Any] = getattr(SSL, "_lib", None)
 _ffi: Final[Any] = getattr(SSL, "_ffi", None)
 
-_POSSIBLE: Final = is_possible()
+_POSSIBLE: Final = _has_names()
 _NULL: Final[Any] = _ffi.NULL if _POSSIBLE else None
 _buffer: Final[Any] = _ffi.buffer if _POSSIBLE else None
 _write: Final[Any] = _lib.SSL_write if _POSSIBLE else None
@@ -47,6 +46,7 @@ _get: Final[Any] = _lib.BIO_read if _POSSIBLE else None
 # With no place for the pointer: how many bytes there are.
 _waiting: Final[Any] = _lib.BIO_get_mem_data if _POSSIBLE else None
 
+_ALERT = bytes.fromhex("15 0301 0002 0228")  # fatal: handshake_failure
 _ROOM = 2 * MAX_PIECE  # four records and their overhead, and whatever waited before them
 
 
@@ -159,3 +159,41 @@ class Direct:
         if length < _ROOM:
             return bytes(_buffer(room, length))
         return bytes(_buffer(room, length)) + self.take()
+
+
+def is_possible() -> bool:
+    """Whether pyOpenSSL is inside as this module takes it to be: the names are there, and each does what it did.
+
+    A client that has no server is made to write its hello and to read an alert, which asks every function once. A
+    release in which one of them takes or gives something else is noticed here, and not by the first connection.
+    """
+    if not _POSSIBLE:
+        return False
+    try:
+        return all(_serves(data) for data in (b"x", bytearray(b"x"), memoryview(b"x" * 2 * RECORD)))
+    except Exception:  # of whatever kind a call gives that is not what it was
+        return False
+
+
+def _serves(data: Data) -> bool:
+    connection = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+    connection.set_connect_state()
+    client = Direct(connection)
+    if client.waits():
+        return False
+    try:
+        client.encrypt(data)
+        return False  # before the handshake nothing can be
+    except trio.BrokenResourceError:
+        pass
+    hello = client.take()
+    if not hello.startswith(b"\x16\x03") or client.take() or client.decrypt(b"", RECORD) or client.more or client.ended:
+        return False
+    connection.bio_write(_ALERT[:3])
+    if not client.waits():
+        return False
+    try:
+        client.decrypt(_ALERT[3:], RECORD)
+        return False
+    except trio.BrokenResourceError:
+        return not client.waits() and isinstance(_lib.SSL_ERROR_ZERO_RETURN, int)

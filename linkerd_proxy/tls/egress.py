@@ -13,6 +13,7 @@ from linkerd_proxy.tls.verify import Verification
 
 try:
     from service_identity import CertificateError, VerificationError
+    from service_identity.hazmat import DNS_ID
     from service_identity.pyopenssl import verify_hostname, verify_ip_address
 except ImportError:
     raise InvalidConfiguration(
@@ -29,6 +30,9 @@ class HostEngine(OpenSSLEngine):
         context: Of :func:`~linkerd_proxy.tls.context.egress_context`.
         host: A name, international ones too, or an IP address.
         alpn: What to offer.
+
+    Raises:
+        Refused: for a host that can't be in a certificate.
     """
 
     __slots__ = ("_host", "_is_address")
@@ -39,7 +43,7 @@ class HostEngine(OpenSSLEngine):
         super().__init__(
             context,
             server=False,
-            server_name=None if self._is_address else host,  # RFC 6066 section 3: an address is no SNI
+            server_name=None if self._is_address else _as_dns(host),  # RFC 6066 section 3: an address is no SNI
             verification=Verification(named=False),
             alpn=alpn,
         )
@@ -56,6 +60,13 @@ class HostEngine(OpenSSLEngine):
         except (VerificationError, CertificateError) as error:
             raise Refused("host", f"asked for {self._host}") from error
         return True
+
+
+def _as_dns(name: str) -> str:
+    try:
+        return DNS_ID(name).hostname.decode("ascii")
+    except ValueError as error:  # also of the encoding of international names
+        raise Refused("bad_host", f"{name[:300]!r}: {error}") from error
 
 
 def _is_address(host: str) -> bool:

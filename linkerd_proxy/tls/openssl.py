@@ -10,6 +10,7 @@ from linkerd_proxy.core.work import Tls
 from linkerd_proxy.tls.direct import Direct, is_possible
 from linkerd_proxy.tls.public import Public
 from linkerd_proxy.tls.reasons import refusal_of
+from linkerd_proxy.tls.refusal import Refused
 from linkerd_proxy.tls.verify import Verification
 
 __all__ = ["OpenSSLEngine"]
@@ -50,7 +51,7 @@ class OpenSSLEngine(Moving):
             connection.set_accept_state()
         else:
             if server_name is not None:
-                connection.set_tlsext_host_name(server_name.encode("idna" if not server_name.isascii() else "ascii"))
+                connection.set_tlsext_host_name(_sni(server_name))
             if alpn:
                 connection.set_alpn_protos([name.encode() for name in alpn])
             connection.set_connect_state()
@@ -104,3 +105,13 @@ class OpenSSLEngine(Moving):
     def __repr__(self) -> str:
         state = "failed" if self._failure is not None else "ended by the peer" if self.ended else "open"
         return f"<OpenSSLEngine {self.describe()} {state}>"
+
+
+def _sni(name: str) -> bytes:
+    try:
+        encoded = name.encode("ascii" if name.isascii() else "idna")
+    except UnicodeError as error:
+        raise Refused("bad_host", repr(name[:300])) from error
+    if b"\0" in encoded:
+        raise Refused("bad_host", repr(name[:300]))
+    return encoded

@@ -145,12 +145,14 @@ class Originate(Layer[Dial, Dial]):
         )
 
     def _host_of(self, target: Target) -> str:
+        from linkerd_proxy.tls.host import expected_host
+
         host = self.host or target.server_name
         if not host and isinstance(target.address, Address):
             host = target.address.host
         if not host:
-            raise Refused("host", "nothing says which host to expect: give Originate(host=...)")
-        return host
+            raise Refused("bad_host", "nothing says which host to expect: give Originate(host=...)")
+        return expected_host(host)
 
     def _offered(self, target: Target) -> tuple[str, ...]:
         return _ALPN.get(target.protocol, ()) if self.alpn is None else self.alpn

@@ -32,6 +32,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "key_usage": ("{peer} certificate's key usage is not that of a workload", "issue it with digitalSignature alone"),
     "identity": ("{peer} certificate proves another identity", ""),
     "host": ("{peer} certificate is for another host", "correct the host name, or what listens on that address"),
+    "bad_host": ("no certificate can be for the host that is expected", "correct Originate(host=...), or the target"),
     "no_certificate": ("{peer} side sent no certificate", "mesh the client, or do not require an identity"),
     "version": ("{peer} side does not speak a TLS version that is allowed here", "use TLS 1.3"),
     "cipher": (

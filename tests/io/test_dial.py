@@ -273,3 +273,28 @@ async def test_want_of_descriptors_is_told(monkeypatch):
     monkeypatch.setattr(module.socket, "socket", exhausted)
     with pytest.raises(ConnectFailed, match=r"Too many open files .*; raise the limit on open files \(ulimit -n\)"):
         await dial("127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("fe80::1%nope", "'nope' is no interface for fe80::1"),
+        ("fe80::1%", "'' is no interface for fe80::1"),
+        ("fe80::1%a\0", "'a\\x00' is no interface for fe80::1"),
+        ("127.0.0.1%lo", "'lo' is no interface for 127.0.0.1"),
+    ],
+)
+async def test_an_interface_that_is_not_there_is_a_failed_dial(host, told):
+    with pytest.raises(ConnectFailed) as caught:
+        await dial(Address(host, 80))
+    assert f"connecting failed: {told} (endpoint " in str(caught.value)
+    assert "after the % goes an interface of this host, by name or number" in str(caught.value)
+    assert caught.value.status == 502
+
+
+@pytest.mark.parametrize("host", ["a..b", ".", "x" * 64, "a\0b", "xn--\u00fc", "\ud800"], ids=ascii)
+async def test_what_is_no_name_is_a_failed_dial(host):
+    """Neither an UnicodeError of the codec nor a ValueError of the socket module."""
+    with pytest.raises(ConnectFailed, match=r"check the name") as caught:
+        await dial(Address(host, 80))
+    assert caught.value.status == 502

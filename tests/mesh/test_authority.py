@@ -57,12 +57,12 @@ class Server:
         self.tokens = self.certifier.tokens
         self.tcp = self.unix = ""
 
-    def way(self, identity=None):
+    def way(self, identity=None, source=None):
         """The stack to it over TLS: with a certificate, or as one that has none yet."""
         if identity is not None:
             return Client() | Originate(identity, peer=OWN) | Connect(self.tcp)
         context = ssl.create_default_context(cafile=str(self.directory / "ca.pem"))
-        return Client() | Originate(context=context, host=OWN) | Connect(self.tcp)
+        return Client() | Originate(context=context, host=OWN) | Connect(self.tcp, source=source)
 
     def local(self):
         return Client() | Connect(self.unix)
@@ -315,6 +315,24 @@ async def test_an_authority_below_sends_its_certificate_along(tmp_path, nursery)
     (issuer,) = map(x509.load_der_x509_certificate, reply.intermediate_certificates)
     x509.load_der_x509_certificate(reply.leaf_certificate).verify_directly_issued_by(issuer)
     issuer.verify_directly_issued_by(root.certificate)
+
+
+async def test_a_noisy_host_or_user_keeps_nobody_else_from_a_first_certificate(server, nursery, tmp_path):
+    tcp, unix = authority_stacks(server.certifier, rate=1e-6)  # one each, for the time of a test
+    (one,) = await open_listeners("127.0.0.1:0")
+    (other,) = await open_listeners(f"unix:{tmp_path}/slow")
+    server.tcp, server.unix = str(one.address), str(other.address)
+    for stack, on in ((tcp, one), (unix, other)):
+        await nursery.start(lambda *, task_status, made=stack, on=on: serve(made, [on], task_status=task_status))
+    with refused(GrpcStatus.PERMISSION_DENIED, ""):
+        await server.ask(server.way(), token="a guess")
+    token = server.tokens.make(NAME)
+    with refused(GrpcStatus.RESOURCE_EXHAUSTED, ".*of 127.0.0.1 without an identity is used up"):
+        await server.ask(server.way(), token=token)
+    assert await server.ask(server.local(), "spiffe://mesh.local/local")
+    with refused(GrpcStatus.RESOURCE_EXHAUSTED, f".*of user {UID} without an identity is used up"):
+        await server.ask(server.local(), "spiffe://mesh.local/local")
+    assert await server.ask(server.way(source="127.0.0.2"), token=token)
 
 
 async def test_the_stacks_show_themselves(server):

@@ -5,6 +5,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from linkerd_proxy.address import Address, AnyAddress, UnixAddress
 from linkerd_proxy.core.message import Request, Response
 from linkerd_proxy.core.stack import opened
 from linkerd_proxy.core.work import Connection, Exchange, Tls
@@ -21,9 +22,12 @@ async def hello(_: Request) -> Response:
     return Response(200)
 
 
-async def ask(service, identity: str | None = None) -> int:
+HERE = Address("127.0.0.1", 1)
+
+
+async def ask(service, identity: str | None = None, peer: AnyAddress = HERE) -> int:
     tls = Tls(peer_identity=identity) if identity else None
-    async with call(service, Request(), connection=memory_connection(tls=tls)[1]) as response:
+    async with call(service, Request(), connection=memory_connection(tls=tls, peer=peer)[1]) as response:
         return response.status
 
 
@@ -60,6 +64,44 @@ async def test_each_identity_has_its_own_rate(autojump_clock) -> None:
 async def test_all_clients_without_an_identity_share_one_rate(autojump_clock) -> None:
     async with limited(RateLimit(identity=1)) as service:
         assert await many(service, 2) == [200, 429]
+
+
+async def test_each_address_without_an_identity_may_have_its_own_rate(autojump_clock) -> None:
+    async with limited(RateLimit(identity=2, address=1)) as service:
+
+        async def by(host: str, count: int = 2) -> list[int]:
+            return [await ask(service, None, Address(host, 1000 + turn)) for turn in range(count)]
+
+        assert await by("10.0.0.1") == [200, 429]  # whatever the port
+        assert await by("10.0.0.2") == [200, 429]
+        assert await by("2001:db8::1") == [200, 429]
+        assert await by("2001:db8::2:3", 1) == [429]  # who has one address has all of that network
+        assert await by("2001:db8:0:1::1") == [200, 429]
+        assert await by("fe80::1%eth0") == [200, 429]
+        assert await many(service, 3, "a") == [200, 200, 429]
+        assert [await ask(service, None, UnixAddress("")) for _ in range(2)] == [200, 429]
+    assert (refused("address"), refused("identity")) == (7, 1)
+
+
+async def test_addresses_take_no_room_from_identities(autojump_clock) -> None:
+    async with limited(RateLimit(identity=1, address=1, max_clients=2)) as service:
+        assert await ask(service, "a") == 200
+        addresses = [Address(f"10.0.0.{last}", 1) for last in range(5)]
+        # No room: those from the third on share one.
+        assert [await ask(service, None, one) for one in addresses] == [200, 200, 200, 429, 429]
+        assert await many(service, 2, "b") == [200, 429]
+        assert await ask(service, "a") == 429  # still known
+        await trio.sleep(2)
+        assert await ask(service, None, addresses[4]) == 200
+
+
+async def test_an_address_is_told_why(autojump_clock) -> None:
+    async with limited(RateLimit(address=1)) as service:
+        await ask(service)
+        async with call(service, Request(), connection=memory_connection(peer=Address("127.0.0.1", 9))[1]) as response:
+            assert "1 requests a second of 127.0.0.1 without an identity is used up" in str(
+                response.headers["l5d-proxy-error"]
+            )
 
 
 async def test_an_override_takes_the_place_of_the_identitys_rate(autojump_clock) -> None:

@@ -30,8 +30,10 @@ def named(name: str) -> Handler:
     return Handler(answer)
 
 
-async def ask(route: Route, path: str = "/", *, method: str = "GET", headers=(), authority: str = "a.com") -> str:
-    async with call(route, Request(method, path, headers, authority=authority)) as response:
+async def ask(
+    route: Route, path: str = "/", *, method: str = "GET", headers=(), authority: str = "a.com", version="1.1"
+) -> str:
+    async with call(route, Request(method, path, headers, authority=authority, version=version)) as response:
         return (await response.body.read()).decode()
 
 
@@ -227,17 +229,27 @@ async def test_grpc_services_and_methods_steer(path, served) -> None:
     route = Route(
         [HttpRoute([Rule(backend=named("http"))]), GrpcRoute([Rule([m], named(name)) for name, m in rules.items()])]
     )
-    assert await ask(route, path, method="POST", headers=GRPC) == served
-    assert await ask(route, path, headers=GRPC) == "http"
-    assert await ask(route, path, method="POST", headers=[("content-type", "text/plain")]) == "http"
+    assert await ask(route, path, method="POST", headers=GRPC, version="2") == served
+    assert await ask(route, path, headers=GRPC, version="2") == "http"
+    assert await ask(route, path, method="POST", headers=[("content-type", "text/plain")], version="2") == "http"
+    assert await ask(route, path, method="POST", headers=GRPC) == "http"  # HTTP/1.1 can't carry a call
 
 
 async def test_grpc_headers_steer_and_no_match_takes_every_call() -> None:
     route = Route([GrpcRoute([Rule(backend=named("any")), Rule([GrpcMatch(headers={"x": "1"})], named("x"))])])
-    assert await ask(route, "/a/b", method="POST", headers=GRPC) == "any"
-    assert await ask(route, "/a/b", method="POST", headers=[*GRPC, ("x", "1")]) == "x"
+    assert await ask(route, "/a/b", method="POST", headers=GRPC, version="2") == "any"
+    assert await ask(route, "/a/b", method="POST", headers=[*GRPC, ("x", "1")], version="2") == "x"
     with pytest.raises(NoRoute):
-        await ask(route, "/a/b", method="POST")
+        await ask(route, "/a/b", method="POST", version="2")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("match", [GrpcMatch(), GrpcMatch("a", "b"), GrpcMatch("a"), GrpcMatch(method="b")])
+async def test_no_call_comes_in_http1(match, version) -> None:
+    route = Route([GrpcRoute([Rule([match], named("x"))])])
+    assert await ask(route, "/a/b", method="POST", headers=GRPC, version="2") == "x"
+    with pytest.raises(NoRoute, match=f"routes for gRPC take HTTP/2 alone, and this came in HTTP/{version}"):
+        await ask(route, "/a/b", method="POST", headers=GRPC, version=version)
 
 
 # --- filters in rules -----------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import ssl
 
 import pytest
 import trio
-from OpenSSL import SSL
 from trio.testing import (
     check_half_closeable_stream,
     lockstep_stream_pair,
@@ -84,21 +83,6 @@ def connect(engines):
             return tuple(TlsStream(end.stream, end._engine, **options) if options else end for end in streams)
 
     return connect
-
-
-def test_the_way_past_pyopenssl_is_taken_only_where_it_is_whole(monkeypatch):
-    assert direct.is_possible()
-    assert issubclass(OpenSSLEngine, direct.Direct)
-    for name in ("_lib", "_ffi"):
-        with monkeypatch.context() as patch:
-            patch.delattr(SSL, name)
-            assert not direct.is_possible()
-    with monkeypatch.context() as patch:
-        patch.setattr(direct, "_FUNCTIONS", (*direct._FUNCTIONS, "SSL_renamed"))
-        assert not direct.is_possible()
-    with monkeypatch.context() as patch:
-        patch.delattr(SSL.Connection, "_raise_ssl_error")
-        assert not direct.is_possible()
 
 
 async def test_passes_trios_conformance_kit(connect):

@@ -86,6 +86,8 @@ async def ask(layer, address, **target):
         (["127.0.0.1"], "127.0.0.1"),
         (["::1"], "::1"),
         (["bücher.example"], "bücher.example"),
+        (["good.example"], "good.example."),
+        (["fe80::1"], "fe80::1%eth0"),
     ],
 )
 async def test_a_server_that_holds_the_name_is_believed(ca, roots, names, host):
@@ -111,6 +113,46 @@ async def test_a_server_that_does_not_is_refused_by_name(ca, roots, names, host)
     assert caught.value.reason == "host"
     assert f"the server's certificate is for another host: asked for {host}" in str(caught.value)
     assert "correct the host name" in str(caught.value)
+
+
+ODD = [
+    "a..b", ".a.example", ".", "*.example.com", "*", "a b", "a/b", "https://a.example", "a.example:443", "user@a", "x" * 64,
+    ".".join(["x" * 60] * 5), "12345", "1.2.3", "0x7f.1", "256.1.1.1", "[::1]", "xn--ü", "☃" * 64, "a\0b", "a\nb", "fe80::zz", "%eth0",
+    "-a.example", "\u2024", "\ud800", "a．．b", "☃.example",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["egress", "ssl", "OpenSSL"])
+@pytest.mark.parametrize("host", ODD, ids=ascii)
+async def test_an_odd_host_is_refused_or_not_held_but_never_breaks_anything(ca, roots, kind, host):
+    """What the libraries raise for such names (ValueError, TypeError, UnicodeError) is nobody's answer."""
+    layer = Originate(host=host, roots=roots) if kind == "egress" else None
+    if layer is None:
+        layer = Originate(context=client_contexts(ca)[kind], host=host)
+    async with https(ca.issue_cert("good.example")) as address:
+        try:
+            said = await ask(layer, address)
+        except UpstreamHandshakeFailed as error:
+            said = error.reason
+    assert said in {"bad_host", "host"} or (kind, said) == ("OpenSSL", "None TLSv1.3")  # whose context checks no name
+
+
+@pytest.mark.parametrize("host", [odd for odd in ODD if odd != "0x7f.1"], ids=ascii)
+async def test_a_host_that_no_certificate_can_name_is_refused_before_anything_is_dialled(roots, host):
+    dialled = []
+
+    class Nowhere(Stack[Dial]):
+        @asynccontextmanager
+        async def open(self):
+            async def service(dial):
+                dialled.append(dial)
+
+            yield service
+
+    async with opened(Originate(host="", roots=roots) | Nowhere()) as service:
+        with pytest.raises(UpstreamHandshakeFailed, match="no certificate can be for the host") as caught:
+            await service(Dial(Target(server_name=host), trio.sleep))
+    assert (dialled, caught.value.reason) == ([], "bad_host")
 
 
 async def test_a_common_name_is_no_name(ca, roots):
