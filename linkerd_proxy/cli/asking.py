@@ -19,11 +19,12 @@ _LONGEST_ERROR = 4096  # bytes of what is shown of an answer that is none
 _LONGEST_LINE = 1 << 20
 
 
-async def ask_admin(address: AnyAddress, path: str, on_line: Callable[[str], None], *, accept: str = "*/*") -> None:
-    """Call ``on_line`` with each line of an answer as it comes, until its end.
+async def ask_admin(address: AnyAddress, path: str, media_type: str, on_line: Callable[[str], None]) -> None:
+    """Call ``on_line`` with each line of an answer of this type as it comes, until its end.
 
     Raises:
-        InvalidConfiguration: if nobody listens there, or the answer is not 200; one line that says what to do.
+        InvalidConfiguration: if nobody listens there, or the answer is not 200, or not an admin endpoint's; one line
+            that says what to do.
         ProxyError: if the proxy ends, or breaks off, meanwhile.
     """
 
@@ -32,6 +33,11 @@ async def ask_admin(address: AnyAddress, path: str, on_line: Callable[[str], Non
             text = (await response.body.read(_LONGEST_ERROR)).decode("utf-8", "replace").strip()
             problem = text.partition("\n")[0]
             raise InvalidConfiguration(f"{address}{path.partition('?')[0]} answers {response.status}: {problem}")
+        # An application may say 200 to everything.
+        if (response.headers.get("content-type") or "").partition(";")[0].strip().lower() != media_type:
+            raise InvalidConfiguration(
+                f'{address} is no proxy\'s admin endpoint: give what it says after "admin on" when it starts'
+            )
         rest = b""
         async for chunk in response.body:
             *lines, rest = (rest + chunk).split(b"\n")
@@ -42,7 +48,7 @@ async def ask_admin(address: AnyAddress, path: str, on_line: Callable[[str], Non
         if rest:
             on_line(rest.decode("utf-8", "replace"))
 
-    request = Request("GET", path, [("accept", accept)], authority=str(address))
+    request = Request("GET", path, [("accept", media_type)], authority=str(address))
     try:
         async with opened(Client(protocol="http/1.1") | Connect(address)) as service:
             await service(Exchange(request, respond, own_connection()))

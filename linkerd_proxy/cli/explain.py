@@ -25,7 +25,7 @@ def explain(code: str | None) -> None:
     """
     if code is None:
         for known in (*sorted(CODES), *sorted(OTHERS)):
-            click.echo(f"{known:<7} {meaning(known)}")
+            click.echo(f"{known:<7} {_meaning(known)}")
         return
     found = code.upper()
     if found not in EXPLANATIONS:
@@ -33,7 +33,7 @@ def explain(code: str | None) -> None:
         hint = f"did you mean {near[0]}?" if near else "without a code, explain lists them all"
         raise click.UsageError(f"there is no failure code {code}: {hint}")
     explanation = EXPLANATIONS[found]
-    click.echo(f"{found}: {meaning(found)}")
+    click.echo(f"{found}: {_meaning(found)}")
     _paragraph("cause", explanation.cause)
     _paragraph("where to look", explanation.look)
     _paragraph("what to do", explanation.remedy)
@@ -41,6 +41,10 @@ def explain(code: str | None) -> None:
         error = CODES[found]
         _paragraph("answered with", f"HTTP {error.status}, gRPC {error.grpc_status.value} {error.grpc_status.name}")
         _paragraph("in Python", f"linkerd_proxy.errors.{error.__name__}")
+
+
+def _meaning(code: str) -> str:
+    return meaning(code).replace("``", "")  # the docs' mark-up of names
 
 
 def _paragraph(title: str, text: str) -> None:

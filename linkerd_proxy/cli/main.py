@@ -95,6 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has what he wanted
         sys.stderr.close()
         return 1
+    except BaseExceptionGroup as group:
+        # Control-C is raised wherever the program is, often within a nursery.
+        if group.split(KeyboardInterrupt)[1] is not None:
+            raise
+        return 130
     except OSError as error:  # a file that may not be read, say: the system's words are clear enough
         return _failed(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return status if isinstance(status, int) else 0

@@ -41,7 +41,7 @@ def tap(admin: str, as_json: bool, **wishes: object) -> None:
         if line:
             click.echo(line if as_json else _shown(json.loads(line)))
 
-    trio.run(ask_admin, parse_address(admin), f"/tap?{urlencode(query)}", show)
+    trio.run(ask_admin, parse_address(admin), f"/tap?{urlencode(query)}", "application/x-ndjson", show)
 
 
 def _values(value: object) -> list[object]:

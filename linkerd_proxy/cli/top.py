@@ -84,7 +84,7 @@ async def _follow(address: str, on_frame: Callable[[str, dict[str, Any]], None])
             raise InvalidConfiguration(f"{address} sends what is no frame: is it a proxy's admin endpoint?") from error
         on_frame(address, frame)
 
-    await ask_admin(parse_address(address), "/events", on_line)
+    await ask_admin(parse_address(address), "/events", "text/event-stream", on_line)
     raise InvalidConfiguration(f"the proxy at {address} has ended")
 
 

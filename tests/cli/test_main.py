@@ -99,8 +99,10 @@ def test_explain_knows_every_code(capsys):
         out = capsys.readouterr().out
         assert out.startswith(f"{code}: ")
         assert error.__name__ in out
+        assert "``" not in out
     assert main(["explain"]) == 0
     listed = capsys.readouterr().out
+    assert "``" not in listed
     for code in [*CODES, "CANCEL", "IO", "BUG"]:
         assert f"\n{code} " in f"\n{listed}"
     assert main(["explain", "CANCEL"]) == 0

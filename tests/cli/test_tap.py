@@ -1,6 +1,7 @@
 """``linkerd-proxy tap`` against a running proxy."""
 
 import json
+import signal
 
 import pytest
 import trio
@@ -15,10 +16,13 @@ from linkerd_proxy.core.stack import opened
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.http.handler import handler
+from linkerd_proxy.http.server import Http
 from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.admin import admin
 from linkerd_proxy.metrics.tap import Tap
 from linkerd_proxy.metrics.taps import current_taps
+
+NDJSON = "application/x-ndjson"
 
 
 @handler
@@ -45,7 +49,7 @@ async def tapped(address, query, requests, count):
             if len(lines) == count:
                 done.set()
 
-        nursery.start_soon(ask_admin, address, f"/tap?{query}", on_line)
+        nursery.start_soon(ask_admin, address, f"/tap?{query}", NDJSON, on_line)
         while not current_taps().active:
             await trio.lowlevel.checkpoint()
         for request in requests:
@@ -68,7 +72,7 @@ async def test_events_arrive_as_they_happen(admin_address):
 async def test_a_limit_ends_the_stream_after_what_it_took_has_ended(admin_address):
     lines = []
     async with opened(Tap() | hello) as service, trio.open_nursery() as nursery:
-        nursery.start_soon(ask_admin, admin_address, "/tap?limit=2", lines.append)
+        nursery.start_soon(ask_admin, admin_address, "/tap?limit=2", NDJSON, lines.append)
         while not current_taps().active:
             await trio.lowlevel.checkpoint()
 
@@ -93,7 +97,7 @@ async def test_a_limit_ends_the_stream_after_what_it_took_has_ended(admin_addres
 )
 async def test_a_query_that_means_nothing_is_told(admin_address, query, problem):
     with pytest.raises(InvalidConfiguration) as caught:
-        await ask_admin(admin_address, f"/tap?{query}", print)
+        await ask_admin(admin_address, f"/tap?{query}", NDJSON, print)
     assert f"answers 400: {problem}" in str(caught.value)
 
 
@@ -101,7 +105,7 @@ async def test_nobody_there_is_one_line_with_a_remedy():
     (listener,) = await open_listeners("127.0.0.1:0")
     await listener.aclose()
     with pytest.raises(InvalidConfiguration, match=r"no proxy answers at .*: start it with --admin"):
-        await ask_admin(listener.address, "/tap", print)
+        await ask_admin(listener.address, "/tap", NDJSON, print)
 
 
 def test_a_line_is_for_people_and_peers_cannot_write_on_the_terminal():
@@ -119,3 +123,40 @@ def test_a_line_is_for_people_and_peers_cannot_write_on_the_terminal():
         == "response id=1 status=200 after=12.3ms"
     )
     assert "3 events dropped" in _shown({"event": "dropped", "count": 3})
+
+
+@pytest.mark.parametrize("words", [("tap",), ("top", "--plain")])
+async def test_control_c_ends_it_without_a_traceback(admin_address, command, words):
+    async with command(*words, "--admin", str(admin_address)) as looking:
+        await _wait_until_asked(looking, admin_address, words)
+        looking.signal(signal.SIGINT)
+        assert await looking.ended() == 130
+    assert looking.errors == ""
+
+
+async def _wait_until_asked(looking, address, words):
+    if words[0] == "top":
+        await looking.line(", up ")
+        return
+    while not current_taps().active:
+        await trio.lowlevel.checkpoint()
+    # Something that it prints shows that it has the answer and waits for more.
+    async with opened(Tap() | hello) as service:
+        await service(Exchange(Request("GET", "/"), _read, own_connection()))
+    await looking.line("^end ")
+
+
+async def _read(response):
+    await response.body.read()
+
+
+@pytest.mark.parametrize("words", [("tap",), ("tap", "--json"), ("top", "--once")])
+async def test_what_is_no_admin_endpoint_is_told(nursery, run_command, words):
+    listeners = await open_listeners("127.0.0.1:0")
+    await nursery.start(lambda *, task_status: serve(Http() | hello, listeners, task_status=task_status))
+    looking = await run_command(*words, "--admin", str(listeners[0].address))
+    assert (looking.status, looking.output) == (2, "")
+    assert looking.errors == (
+        f"linkerd-proxy: {listeners[0].address} is no proxy's admin endpoint: give what it says after "
+        '"admin on" when it starts\n'
+    )
