@@ -59,8 +59,8 @@ def top_picture(all_frames: list[dict[str, Any]]) -> str:
     screen = Screen(Console(file=io.StringIO(), width=150))
     for frame in all_frames:
         screen.update("127.0.0.1:4191", frame)
-    console = Console(file=io.StringIO(), width=150, record=True, force_terminal=True)
-    console.print(screen.drawn())
+    console = Console(file=io.StringIO(), width=150, height=200, record=True, force_terminal=True)
+    console.print(screen)
     return console.export_svg(title="linkerd-proxy top", unique_id="top")
 
 

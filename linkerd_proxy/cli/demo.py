@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
@@ -17,7 +16,7 @@ import trio
 
 from linkerd_proxy._version import __version__
 from linkerd_proxy.address import AnyAddress
-from linkerd_proxy.cli.demo_view import Lines, Silence, TableView, View, rich_is_installed
+from linkerd_proxy.cli.demo_view import Lines, Silence, TableView, View, can_draw
 from linkerd_proxy.cli.options import ADDRESS, SECONDS
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.drain import Drain
@@ -81,7 +80,7 @@ def demo(
 def _view(plain: bool, as_json: bool) -> View:
     if as_json:
         return Silence()
-    return TableView() if not plain and sys.stdout.isatty() and rich_is_installed() else Lines()
+    return TableView() if not plain and can_draw() else Lines()
 
 
 async def _demo(

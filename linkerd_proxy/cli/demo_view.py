@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
     from linkerd_proxy.cli.demo_figures import Row
 
-__all__ = ["COLUMNS", "Lines", "Silence", "TableView", "View", "rich_is_installed"]
+__all__ = ["COLUMNS", "Lines", "Silence", "TableView", "View", "can_draw"]
 
 COLUMNS = ("NAME", "MESHED", "SUCCESS", "RPS", "P50 ms", "P95 ms", "P99 ms", "CONN", "PEER")
 """Those of ``linkerd viz stat``, and who is at the other end."""
@@ -93,9 +95,13 @@ class TableView:
         self._live.update(_table(figures, seconds, failures), refresh=True)
 
 
-def rich_is_installed() -> bool:
-    """Whether the table can be drawn (extra ``tui``)."""
-    return importlib.util.find_spec("rich") is not None
+def can_draw() -> bool:
+    """Whether tables can be drawn in place: on a terminal that knows how to, with rich (extra ``tui``)."""
+    return (
+        sys.stdout.isatty()
+        and os.environ.get("TERM", "").lower() not in {"dumb", "unknown"}
+        and importlib.util.find_spec("rich") is not None
+    )
 
 
 def _table(figures: Sequence[Row], seconds: float, failures: Sequence[str]) -> Table:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,13 +14,20 @@ import trio
 
 from linkerd_proxy.address import parse_address
 from linkerd_proxy.cli.asking import ask_admin
-from linkerd_proxy.cli.demo_view import rich_is_installed
+from linkerd_proxy.cli.demo_view import can_draw
 from linkerd_proxy.cli.options import ADDRESS
 from linkerd_proxy.cli.top_view import Screen, plain
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.errors import InvalidConfiguration
 
 __all__ = ["top"]
+
+_LONGEST_KEY = 64  # bytes
+_SCROLLING = {
+    "j": (1, 0), "\x1b[B": (1, 0), "\x1bOB": (1, 0), "\x1b[6~": (0, 1),
+    "k": (-1, 0), "\x1b[A": (-1, 0), "\x1bOA": (-1, 0), "\x1b[5~": (0, -1),
+}  # fmt: skip
+"""Lines and pages by key, as terminals send the arrows and page keys."""
 
 
 @click.command(short_help="Watch traffic, endpoints, identities and failures live.")
@@ -37,9 +45,10 @@ __all__ = ["top"]
 def top(admin: tuple[str, ...], once: bool, as_lines: bool, as_json: bool) -> None:
     """Show the traffic of running proxies: rates, success and latencies, endpoints, who talks to whom, and failures.
 
-    On a terminal: q ends, p pauses. The same as a page: open the admin endpoint in a browser.
+    On a terminal: q ends, p pauses, the arrows (or j and k) and the page keys scroll. The same as a page: open the
+    admin endpoint in a browser.
     """
-    drawn = not (once or as_lines or as_json) and sys.stdout.isatty() and rich_is_installed()
+    drawn = not (once or as_lines or as_json) and can_draw()
     try:
         trio.run(_watch, admin, once, as_json, drawn)
     except ExceptionGroup as group:
@@ -67,8 +76,8 @@ async def _watch(addresses: tuple[str, ...], once: bool, as_json: bool, drawn: b
             for address in addresses:
                 nursery.start_soon(_follow, address, on_frame)
         else:
-            with screen, _keys() as wait_key:
-                nursery.start_soon(_until_quit, wait_key, screen, nursery.cancel_scope)
+            with screen, _keys() as wait_keys:
+                nursery.start_soon(_until_quit, wait_keys, screen, nursery.cancel_scope)
                 async with trio.open_nursery() as following:
                     for address in addresses:
                         following.start_soon(_follow, address, on_frame)
@@ -88,19 +97,22 @@ async def _follow(address: str, on_frame: Callable[[str, dict[str, Any]], None])
     raise InvalidConfiguration(f"the proxy at {address} has ended")
 
 
-async def _until_quit(wait_key: Callable[[], Any], screen: Screen, scope: trio.CancelScope) -> None:
+async def _until_quit(wait_keys: Callable[[], Awaitable[str]], screen: Screen, scope: trio.CancelScope) -> None:
     while True:
-        key = await wait_key()
-        if key in {"q", "Q", "\x03"}:
+        keys = await wait_keys()
+        if not keys or keys in {"q", "Q", "\x03"}:  # no key: the terminal has gone
             scope.cancel()
             return
-        if key in {"p", "P", " "}:
+        if keys in {"p", "P", " "}:
             screen.pause()
+        elif keys in _SCROLLING:
+            lines, pages = _SCROLLING[keys]
+            screen.scroll(lines=lines, pages=pages)
 
 
 @contextmanager
-def _keys() -> Iterator[Callable[[], Any]]:
-    """Take single keys from the terminal, which is put back as it was."""
+def _keys() -> Iterator[Callable[[], Awaitable[str]]]:
+    """Take keys from the terminal as they are pressed; it is put back as it was."""
     if not sys.stdin.isatty():
         yield trio.sleep_forever
         return
@@ -110,12 +122,13 @@ def _keys() -> Iterator[Callable[[], Any]]:
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
 
-    async def wait_key() -> str:
+    async def wait_keys() -> str:
         await trio.lowlevel.wait_readable(descriptor)
-        return sys.stdin.read(1)
+        # All that is there: an arrow is several bytes, of which sys.stdin would keep some for itself.
+        return os.read(descriptor, _LONGEST_KEY).decode("utf-8", "replace")
 
     tty.setcbreak(descriptor)
     try:
-        yield wait_key
+        yield wait_keys
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.table import Table
 
-__all__ = ["Screen", "plain", "sparkline"]
+__all__ = ["Screen", "fitting", "plain", "sparkline"]
 
 _KEPT = 40  # seconds of a sparkline
 _BARS = "▁▂▃▄▅▆▇█"
@@ -21,6 +21,13 @@ _ENDPOINTS = ("ENDPOINT", "BALANCER", "IDENTITY", "STATE", "LOAD", "LATENCY ms",
 _EDGES = ("FROM", "TO", "SECURED", "RPS", "TOTAL")
 _FAILURES = ("AGO", "CODE", "WHAT HAPPENED, AND WHAT TO DO", "FROM")
 _LEFT = frozenset({"TRAFFIC", "ENDPOINT", "BALANCER", "IDENTITY", "STATE", "FROM", "TO", "CODE", _FAILURES[2]})
+_DISPENSABLE = (
+    "P95, LATELY", "TOTAL", "FAILED", "MESHED", "SHARE", "P50 ms", "OPEN", "BALANCER", "P99 ms", "IDENTITY",
+)  # fmt: skip
+"""Columns that go first where there is little room."""
+_NAME = 28  # columns of a name before others are left out for it
+_SHORTEST = 4
+_GAP = 2  # columns between two
 
 
 def _rows(frame: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -118,6 +125,8 @@ class Screen:
         self._frames: dict[str, dict[str, Any]] = {}
         self._latencies: dict[tuple[str, str], deque[float | None]] = {}
         self._paused = False
+        self._first = 0  # line that is shown
+        self._page = 1
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -133,6 +142,11 @@ class Screen:
         self._paused = not self._paused
         self._draw()
 
+    def scroll(self, *, lines: int = 0, pages: int = 0) -> None:
+        """Show lines further below, or above with negative numbers; never beyond the ends."""
+        self._first += lines + pages * self._page
+        self._draw()
+
     def update(self, address: str, frame: dict[str, Any]) -> None:
         """Take a proxy's newest frame."""
         self._frames[address] = frame
@@ -143,11 +157,27 @@ class Screen:
             self._draw()
 
     def _draw(self) -> None:
-        self._live.update(self.drawn(), refresh=True)
+        self._live.update(self, refresh=True)
 
-    def drawn(self) -> RenderableType:
-        """Return what is on the screen."""
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield as many lines as the terminal has now, the last of which tells the keys."""
         from rich.console import Group
+        from rich.segment import Segment, Segments
+        from rich.text import Text
+
+        plain_options = options.update(height=None)
+        lines = console.render_lines(Group(*self._parts(options.max_width)), plain_options, pad=False)
+        self._page = max(1, options.size.height - 2)
+        self._first = max(0, min(self._first, len(lines) - self._page))
+        shown = lines[self._first : self._first + self._page]
+        for line in shown:
+            yield Segments([*line, Segment.line()])
+        keys = "q ends, p pauses"
+        if len(shown) < len(lines):
+            keys += f", ↑ ↓ scroll ({self._first + len(shown)} of {len(lines)} lines)"
+        yield Text(keys, style="dim", no_wrap=True, overflow="ellipsis")
+
+    def _parts(self, width: int) -> list[RenderableType]:
         from rich.text import Text
 
         parts: list[RenderableType] = []
@@ -156,14 +186,43 @@ class Screen:
             parts.append(Text(title + ("  paused" if self._paused else ""), style="bold"))
             sparks = [sparkline(self._latencies[address, one["kind"] + one["name"]]) for one in frame["rows"]]
             rows = [(*row, spark) for row, spark in zip(_rows(frame), sparks, strict=True)]
-            parts.append(_table((*_ROWS, "P95, LATELY"), rows))
-            for heads, more in ((_ENDPOINTS, _endpoints(frame)), (_EDGES, _edges(frame))):
+            for heads, more in (
+                ((*_ROWS, "P95, LATELY"), rows),
+                (_ENDPOINTS, _endpoints(frame)),
+                (_EDGES, _edges(frame)),
+                (_FAILURES, _failures(frame)[:5]),
+            ):
                 if more:
-                    parts.append(_table(heads, more))
-            if frame["failures"]:
-                parts.append(_table(_FAILURES, _failures(frame)[:5]))
-        parts.append(Text("q ends, p pauses", style="dim"))
-        return Group(*parts)
+                    parts.append(_table(*fitting(heads, more, width - _GAP)))  # less its margins
+        return parts
+
+
+def fitting(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> tuple[list[str], list[list[str]]]:
+    """Return what fits side by side: columns are left out and names cut short, for half a number is a wrong one."""
+    kept = list(range(len(heads)))
+    widths = [max(len(row[column]) for row in (heads, *rows)) for column in kept]
+
+    def needed() -> int:
+        cells = (min(widths[column], _NAME) if heads[column] in _LEFT else widths[column] for column in kept)
+        return sum(cells) + _GAP * (len(kept) - 1)
+
+    for head in _DISPENSABLE:
+        if head in heads and needed() > width:
+            kept.remove(heads.index(head))
+    names = sorted((column for column in kept if heads[column] in _LEFT), key=lambda column: widths[column])
+    room = width - _GAP * (len(kept) - 1) - sum(widths[column] for column in kept if column not in names)
+    for position, column in enumerate(names):  # the shortest first, for what they leave is the others'
+        widths[column] = max(_SHORTEST, min(widths[column], room // (len(names) - position)))
+        room -= widths[column]
+    cut = [[_cut(heads[one], row[one], widths[one]) for one in kept] for row in rows]
+    return [heads[one] for one in kept], cut
+
+
+def _cut(head: str, cell: str, width: int) -> str:
+    if len(cell) <= width or head == _FAILURES[2]:
+        return cell  # a sentence goes on in the next line
+    tail = width // 2  # the ends tell names apart more often than the middle
+    return f"{cell[: width - tail - 1]}…{cell[len(cell) - tail :]}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
