@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,8 @@ from linkerd_proxy.errors import InvalidConfiguration
 
 __all__ = ["top"]
 
-_LONGEST_KEY = 64  # bytes
+_MOST_KEYS = 256  # bytes of what was pressed meanwhile
+_KEY = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
 _SCROLLING = {
     "j": (1, 0), "\x1b[B": (1, 0), "\x1bOB": (1, 0), "\x1b[6~": (0, 1),
     "k": (-1, 0), "\x1b[A": (-1, 0), "\x1bOA": (-1, 0), "\x1b[5~": (0, -1),
@@ -99,15 +101,15 @@ async def _follow(address: str, on_frame: Callable[[str, dict[str, Any]], None])
 
 async def _until_quit(wait_keys: Callable[[], Awaitable[str]], screen: Screen, scope: trio.CancelScope) -> None:
     while True:
-        keys = await wait_keys()
-        if not keys or keys in {"q", "Q", "\x03"}:  # no key: the terminal has gone
-            scope.cancel()
-            return
-        if keys in {"p", "P", " "}:
-            screen.pause()
-        elif keys in _SCROLLING:
-            lines, pages = _SCROLLING[keys]
-            screen.scroll(lines=lines, pages=pages)
+        for key in _KEY.findall(await wait_keys()) or ["q"]:  # none at all: the terminal has gone
+            if key in {"q", "Q", "\x03"}:
+                scope.cancel()
+                return
+            if key in {"p", "P", " "}:
+                screen.pause()
+            elif key in _SCROLLING:
+                lines, pages = _SCROLLING[key]
+                screen.scroll(lines=lines, pages=pages)
 
 
 @contextmanager
@@ -125,7 +127,7 @@ def _keys() -> Iterator[Callable[[], Awaitable[str]]]:
     async def wait_keys() -> str:
         await trio.lowlevel.wait_readable(descriptor)
         # All that is there: an arrow is several bytes, of which sys.stdin would keep some for itself.
-        return os.read(descriptor, _LONGEST_KEY).decode("utf-8", "replace")
+        return os.read(descriptor, _MOST_KEYS).decode("utf-8", "replace")
 
     tty.setcbreak(descriptor)
     try:

@@ -162,9 +162,16 @@ async def test_no_proxy_is_one_line_with_a_remedy():
 
 
 @pytest.mark.parametrize(
-    ("key", "left"), [("q", "quit"), ("", "quit"), ("p", "pause"), ("\x1b[B", (1, 0)), ("\x1b[5~", (0, -1))]
+    ("pressed", "done"),
+    [
+        ("q", []),
+        ("", []),
+        ("p", ["pause"]),
+        ("\x1b[B", [(1, 0)]),
+        ("k\x1b[6~x\x1b[5~p", [(-1, 0), (0, 1), (0, -1), "pause"]),
+    ],
 )
-async def test_keys(key, left):
+async def test_keys(pressed, done):
     did = []
 
     class Pressed:
@@ -174,7 +181,7 @@ async def test_keys(key, left):
         def scroll(self, *, lines, pages):
             did.append((lines, pages))
 
-    keys = iter([key, "q"])
+    keys = iter([pressed, "q"])
 
     async def wait_keys():
         await trio.lowlevel.checkpoint()
@@ -183,7 +190,7 @@ async def test_keys(key, left):
     with trio.CancelScope() as scope:
         await _until_quit(wait_keys, Pressed(), scope)
     assert scope.cancel_called
-    assert did == ([] if left == "quit" else [left])
+    assert did == done
 
 
 @pytest.fixture
