@@ -43,7 +43,7 @@ def test_version(option, capsys):
         (["run", "--to", "127.0.0.1:1", "--peer", "10.0.0.1=x"], "--peer is for a sidecar, which has no --to"),
         (["run", "--to", "127.0.0.1:1", "--require-identity"], "--require-identity needs an identity of the proxy's"),
         (["run", "--to", "127.0.0.1:1", "--peer-identity", "x"], "--peer-identity needs an identity of the proxy's"),
-        (["run", "--to", "127.0.0.1:1", "--identity", "/nowhere"], "/nowhere/"),
+        (["run", "--to", "127.0.0.1:1", "--listen", "127.0.0.1:0", "--identity", "/nowhere"], "/nowhere/"),
         (["run", "--require-identity", "--outbound", "127.0.0.1:0"], "--require-identity needs an identity"),
         (["run", "--peer", "10.0.0.1=x", "--outbound", "127.0.0.1:0"], "--peer needs an identity of the proxy's own"),
         (["run", "--opaque-ports", "smtp", "--outbound", "127.0.0.1:0"], "'smtp' is no port"),
