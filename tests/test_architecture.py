@@ -1,10 +1,12 @@
 """The house keeps its order: floors, rooms, homes of third parties, sizes, names, and the price of an import."""
 
 import ast
+import graphlib
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -82,8 +84,13 @@ def _name(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -96,11 +103,10 @@ def _imports(path: Path) -> Iterator[str]:
 
 def _ours(path: Path) -> set[str]:
     """Return the modules of ours that a file imports, without our package's name."""
-    known = {_name(module) for module in MODULES}
     names = {
         name.removeprefix("linkerd_proxy").lstrip(".") for name in _imports(path) if name.startswith("linkerd_proxy")
     }
-    return {name for name in names if name in known and name}
+    return names & KNOWN - {""}
 
 
 def _floor(name: str) -> int:
@@ -110,6 +116,7 @@ def _floor(name: str) -> int:
     raise AssertionError(f"{name} stands on no floor: give it one in design.md and here")
 
 
+KNOWN = {_name(module) for module in MODULES}
 _ids = [_name(path) or "linkerd_proxy" for path in MODULES]
 
 
@@ -154,7 +161,7 @@ def test_no_file_is_long_and_no_name_is_vague(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=_ids)
 def test_no_async_generator_waits_for_the_garbage_collector(path: Path) -> None:
     """One whose reader goes is finished who knows when and where: an object with a method that waits does the same."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.AsyncFunctionDef) and any(isinstance(inner, ast.Yield) for inner in _own_nodes(node)):
             marks = {ast.unparse(mark) for mark in node.decorator_list}
             assert "asynccontextmanager" in marks, f"{path.name}: {node.name} (line {node.lineno}) is one"
@@ -172,27 +179,55 @@ def test_no_comment_puts_work_off() -> None:
     assert [str(path) for path in MODULES if any(mark in path.read_text() for mark in marks)] == []
 
 
-_ALONE = """
+def _at_import(path: Path) -> Iterator[str]:
+    """Yield what a file imports as it is itself imported: nothing for type checkers, nothing in functions."""
+    waiting: list[ast.AST] = [_tree(path)]
+    while waiting:
+        for node in ast.iter_child_nodes(waiting.pop()):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                waiting += node.orelse
+            elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                waiting.append(node)
+
+
+def _ancestors(name: str) -> set[str]:
+    parts = name.split(".")
+    return {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+
+
+def test_no_two_modules_need_each_other_to_be_imported() -> None:
+    """So each can be imported first, and alone. Packages are run before what is in them, whoever asks."""
+    known = {f"linkerd_proxy.{_name(path)}".rstrip("."): path for path in MODULES}
+    needs = {
+        name: {needed for imported in _at_import(path) for needed in _ancestors(imported) & known.keys()}
+        - _ancestors(name)
+        for name, path in known.items()
+    }
+    assert "linkerd_proxy.core.stack" in needs["linkerd_proxy.core.serve"]  # it does look
+    graphlib.TopologicalSorter(needs).prepare()  # raises CycleError, which names them
+
+
+_EACH = """
 import importlib, json, sys
-fresh = set(sys.modules)
 broken = {}
 for name in json.load(sys.stdin):
     try:
         importlib.import_module(name)
     except Exception as error:
         broken[name] = repr(error)
-    for module in [m for m in sys.modules if m.partition(".")[0] == "linkerd_proxy"]:
-        del sys.modules[module]
 json.dump(broken, sys.stdout)
 """
 
 
-def test_every_module_can_be_imported_alone() -> None:
-    # One interpreter that forgets our modules after each: third parties are imported once, which is what costs.
-    names = [f"linkerd_proxy.{name}".rstrip(".") for name in _ids if name != "linkerd_proxy"]
-    names = [name for name in names if name.rpartition(".")[2] not in NOT_MODULES]
+def test_every_module_can_be_imported() -> None:
+    names = [f"linkerd_proxy.{name}" for name in _ids if name.rpartition(".")[2] not in NOT_MODULES]
+    names.remove("linkerd_proxy.linkerd_proxy")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", _ALONE],
+        [sys.executable, "-W", "error", "-c", _EACH],
         input=json.dumps(names),
         capture_output=True,
         text=True,
