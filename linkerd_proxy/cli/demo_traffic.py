@@ -10,7 +10,7 @@ import trio
 
 from linkerd_proxy.address import AnyAddress
 from linkerd_proxy.cli.demo_apps import GREETING, SAY
-from linkerd_proxy.core.contain import code_of
+from linkerd_proxy.core.codes import code_of
 from linkerd_proxy.core.message import Request, Response
 from linkerd_proxy.core.own import own_connection
 from linkerd_proxy.core.stack import Service, opened

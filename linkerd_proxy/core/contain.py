@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import trio
 
 from linkerd_proxy.core.background import unwrapped
+from linkerd_proxy.core.codes import code_of
 from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Connection
-from linkerd_proxy.errors import ProxyError
 from linkerd_proxy.metrics.registry import current_registry
 
-__all__ = ["Failure", "FailureLog", "code_of", "contained"]
+__all__ = ["Failure", "FailureLog", "contained"]
 
 logger: logging.Logger = logging.getLogger("linkerd_proxy")
 
@@ -77,13 +77,6 @@ def record_failure(error: Exception, connection: Connection) -> None:
         registry = current_registry()
         registry.counter("proxy_errors_total", "Failures by code, see linkerd-proxy explain", error=code).value += 1
         FailureLog.of_this_run().write(error, code, connection)
-
-
-def code_of(error: Exception) -> str:
-    """Return the failure code of an error: its own, ``IO`` for the system's, ``BUG`` for anything else."""
-    if isinstance(error, ProxyError):
-        return error.code
-    return "IO" if isinstance(error, (OSError, trio.BrokenResourceError)) else "BUG"
 
 
 _LINE = 1000  # characters: a peer's text must not fill the disk

@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from linkerd_proxy.core.background import open_background
-from linkerd_proxy.core.contain import code_of
+from linkerd_proxy.core.codes import CANCEL, code_in, code_of
 from linkerd_proxy.core.message import Body, Request, Response, Whole
 from linkerd_proxy.core.notes import Notes, close_notes, open_notes
 from linkerd_proxy.core.stack import Layer, Service
@@ -23,7 +23,6 @@ from linkerd_proxy.metrics.registry import current_registry
 
 __all__ = ["AccessLog"]
 
-_CANCEL = "CANCEL"
 _TRACE_IDS = ("x-b3-traceid", "x-request-id", "x-amzn-trace-id")  # as Linkerd looks for one
 
 
@@ -77,10 +76,10 @@ class AccessLog(Layer[Exchange, Exchange]):
         async def service(exchange: Exchange) -> None:
             notes, token = open_notes()
             seen = _Seen(exchange)
-            failure = _CANCEL  # what stands if nothing below says otherwise
+            failure = CANCEL  # what stands if nothing below says otherwise
             try:
                 await inner(seen.exchange())
-                failure = ""
+                failure = notes.failure or code_in(seen.response)
             except Exception as error:
                 failure = code_of(error)
                 raise
@@ -100,13 +99,13 @@ class AccessLog(Layer[Exchange, Exchange]):
 class _Seen:
     """What was seen of one exchange."""
 
-    __slots__ = ("_began", "_exchange", "_headed", "_received", "_response", "_sent", "_started")
+    __slots__ = ("_began", "_exchange", "_headed", "_received", "_sent", "_started", "response")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._started = datetime.now(UTC).timestamp()  # the time of day is only told, never waited for
         self._began = self._headed = trio.current_time()
-        self._response: Response | None = None
+        self.response: Response | None = None
         self._received = 0
         self._sent = 0
 
@@ -121,8 +120,8 @@ class _Seen:
         return Exchange(request, self._respond, exchange.connection)
 
     async def _respond(self, response: Response) -> None:
-        if response.is_final and self._response is None:
-            self._response = response
+        if response.is_final and self.response is None:
+            self.response = response
             self._headed = trio.current_time()
             if isinstance(response.body, Whole):
                 self._sent = len(response.body.data)
@@ -146,7 +145,7 @@ class _Seen:
         """Return what there is to tell."""
         exchange = self._exchange
         request, connection = exchange.request, exchange.connection
-        response = self._response
+        response = self.response
         tls = connection.tls
         referer = request.headers.get("referer") or ""
         return Record(
@@ -167,7 +166,7 @@ class _Seen:
             route=notes.route,
             backend=notes.backend,
             retries=notes.retries,
-            failure=failure or notes.failure,
+            failure=failure,
             trace_id=notes.trace_id or _called(request),
         )
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import trio
 
 from linkerd_proxy.core.classify import Classify, classify, grpc_status_of
-from linkerd_proxy.core.contain import code_of
+from linkerd_proxy.core.codes import CANCEL, code_in, code_of
 from linkerd_proxy.core.message import HttpVersion, Request, Response
 from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Exchange
-from linkerd_proxy.errors import CODES, NotAnswered
+from linkerd_proxy.errors import NotAnswered
 from linkerd_proxy.metrics.histogram import Exemplar, Histogram
 from linkerd_proxy.metrics.registry import MAX_SERIES, Counter, Gauge, Registry
 from linkerd_proxy.metrics.transport import tls_labels
@@ -25,7 +25,6 @@ _PROTOCOLS: dict[HttpVersion, str] = {"1.0": "http/1", "1.1": "http/1", "2": "ht
 _FOLD = 256  # answers; own figure: folding them in takes a tenth of a millisecond
 
 _NO_OUTCOMES: dict[int, _Outcome] = {}
-_CANCEL = "CANCEL"  # Linkerd's word for a client that went away
 _GRPC_FINE = ("", "0")
 
 
@@ -122,7 +121,7 @@ class _Series:
     def _count_particular(self, request: Request, response: Response, error: str, started: float) -> None:
         grpc_status = grpc_status_of(response) if request.is_grpc else ""
         if not error and (response.status >= 400 or grpc_status not in _GRPC_FINE):
-            error = _error_in(response)
+            error = code_in(response)
         key = (response.status, grpc_status, error)
         outcome = self.particular.get(key)
         if outcome is None:
@@ -176,7 +175,7 @@ class ExchangeMetrics(dict[tuple[HttpVersion, str | None], _Series]):
             started = trio.current_time()
             answered = False
             cut: Response | None = None
-            error = _CANCEL  # what stands if nothing below says otherwise
+            error = CANCEL  # what stands if nothing below says otherwise
 
             async def respond(response: Response) -> None:
                 nonlocal answered, cut
@@ -211,9 +210,3 @@ class ExchangeMetrics(dict[tuple[HttpVersion, str | None], _Series]):
 
 def _is_tunnel(request: Request, response: Response) -> bool:
     return response.status == 101 or (request.method == "CONNECT" and response.status < 300)
-
-
-def _error_in(response: Response) -> str:
-    """Return the failure code of an answer that a Rescue inside made."""
-    code = (response.headers.get("l5d-proxy-error") or "").partition(" ")[0]
-    return code if code in CODES else ""

@@ -12,11 +12,10 @@ import trio
 from typing_extensions import TypeVar
 
 from linkerd_proxy.core.classify import grpc_status_of
-from linkerd_proxy.core.contain import code_of
+from linkerd_proxy.core.codes import CANCEL, code_in, code_of
 from linkerd_proxy.core.message import Body, Response, Whole
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Connection, Exchange
-from linkerd_proxy.errors import CODES, NotAnswered
 from linkerd_proxy.headers import Headers
 from linkerd_proxy.metrics.log_record import REDACTED, redacted
 from linkerd_proxy.metrics.tally import tallied
@@ -90,10 +89,10 @@ class _Shown:
             return
         watched = _Watched(watching, self._taps.next_id(), exchange)
         watched.begin(self._pairs)
-        error = "CANCEL"
+        error = CANCEL
         try:
             await inner(watched.exchange)
-            error = watched.error_at_end()
+            error = code_in(watched.response)
         except Exception as failure:
             error = code_of(failure)
             raise
@@ -110,7 +109,7 @@ class _Shown:
         stream, tally = tallied(connection.stream)
         opened = ConnectionOpened(number, self._pairs, *_where(connection), connection.protocol or "")
         _show(watching, opened)
-        error = "CANCEL"
+        error = CANCEL
         try:
             await inner(connection if stream is connection.stream else connection.with_stream(stream))
             error = ""
@@ -125,14 +124,14 @@ class _Shown:
 class _Watched:
     """One exchange that some taps look at."""
 
-    __slots__ = ("_id", "_original", "_request", "_response", "_sent", "_started", "_taps", "exchange")
+    __slots__ = ("_id", "_original", "_request", "_sent", "_started", "_taps", "exchange", "response")
 
     def __init__(self, taps: list[OpenTap], number: int, exchange: Exchange) -> None:
         self._taps = taps
         self._id = number
         self._started = trio.current_time()
         self._original = exchange
-        self._response: Response | None = None
+        self.response: Response | None = None
         self._sent: Body | None = None
         request = exchange.request
         if not isinstance(request.body, Whole):
@@ -149,8 +148,8 @@ class _Watched:
             tap.push(RequestBegun(self._id, labels, *where, *head, fields))
 
     async def _respond(self, response: Response) -> None:
-        if response.is_final and self._response is None:
-            self._response = response
+        if response.is_final and self.response is None:
+            self.response = response
             after = trio.current_time() - self._started
             for tap in self._taps:
                 fields = _fields(response.headers) if tap.headers else ()
@@ -167,15 +166,8 @@ class _Watched:
                 )
         await self._original.respond(response)
 
-    def error_at_end(self) -> str:
-        if self._response is None:
-            return NotAnswered.code
-        # A Rescue inside has made an answer of a failure, and says which.
-        code = (self._response.headers.get("l5d-proxy-error") or "").partition(" ")[0]
-        return code if code in CODES else ""
-
     def end(self, error: str) -> None:
-        response = self._response
+        response = self.response
         grpc_status = grpc_status_of(response) if response is not None and self._request.is_grpc else ""
         sent = response.body.trailers if response is not None else None
         how = (

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import trio
 
 from linkerd_proxy.core.classify import classify, grpc_status_of
-from linkerd_proxy.core.contain import code_of
+from linkerd_proxy.core.codes import CANCEL, code_in, code_of
 from linkerd_proxy.core.message import Request, Response
 from linkerd_proxy.core.notes import Notes, close_notes, open_notes
 from linkerd_proxy.core.shared import shared
@@ -27,7 +27,6 @@ from linkerd_proxy.metrics.trace_context import TraceContext, continue_trace, fi
 __all__ = ["Trace"]
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
-_CANCEL = "CANCEL"
 _FLUSH = 1.0  # seconds that closing waits for the last spans; own figure
 _SECRETS = frozenset(REDACTED)
 
@@ -112,10 +111,10 @@ class _Recording:
         onward = request.replace(headers=continue_trace(request.headers, self._context, self._span_id))
         notes, token = open_notes()
         notes.trace_id = f"{self._context.trace_id:032x}"
-        error = _CANCEL  # what stands if nothing below says otherwise
+        error = CANCEL  # what stands if nothing below says otherwise
         try:
             await inner(Exchange(onward, self._respond, exchange.connection))
-            error = notes.failure
+            error = notes.failure or code_in(self._response)
         except Exception as failure:
             error = code_of(failure)
             raise

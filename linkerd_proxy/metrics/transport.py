@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import trio
 
-from linkerd_proxy.core.contain import code_of
+from linkerd_proxy.core.codes import CANCEL, code_of
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Connection, Dial
 from linkerd_proxy.metrics.registry import MAX_SERIES, Counter, Registry
@@ -111,7 +111,7 @@ class TransportMetrics:
             identity = connection.tls.peer_identity or "" if connection.tls is not None else None
             held = _Held(self._of("src", connection.protocol, identity), tally)
             self._held.add(held)
-            error = "CANCEL"
+            error = CANCEL
             try:
                 await inner(connection)
                 error = ""
@@ -138,7 +138,7 @@ class TransportMetrics:
                 self._held.add(held)
                 await dial.use(stream)
 
-            error = "CANCEL"
+            error = CANCEL
             try:
                 await inner(replace(dial, use=use))  # on whose behalf it is stays known
                 error = ""

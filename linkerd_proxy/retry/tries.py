@@ -149,6 +149,7 @@ class Tries:
         notes = current_notes()
         if notes is not None:
             notes.retries += 1
+            notes.failure = ""  # that of the try before is none of the exchange any more
 
     async def _try(self, exchange: Exchange, timeout: float) -> None:
         """Make a try that may take so long until its answer, since another can make up for it."""
