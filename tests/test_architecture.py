@@ -265,9 +265,10 @@ def test_importing_the_package_is_cheap() -> None:
     assert "trio" not in price["names"]
 
 
-def test_every_public_name_together_needs_no_extra_and_few_modules() -> None:
+def test_every_public_name_together_needs_no_extra_and_few_modules_of_others() -> None:
     price = _price("everything")
-    assert price["modules"] <= 500  # every room of ours, which is nearly half of them
+    others = [name for name in price["names"] if not name.startswith("linkerd_proxy")]
+    assert len(others) <= 250  # of ours there are as many as there are ideas in the rooms
     assert not {"click", "rich", "httptools", "trustme", "cryptography"} & set(price["names"])
 
 
