@@ -4,16 +4,68 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
 
 import trio
 
 from linkerd_proxy.core.background import open_background
+from linkerd_proxy.core.kept_scope import KeptScope, Limit, kept_scope
 
-__all__ = ["Expiry", "open_expiry"]
+__all__ = ["Expiry", "Limited", "open_expiry"]
+
+
+class Limited:
+    """A block of code that has some time: what is inside is cancelled when it is up.
+
+    It is used as ``trio.move_on_after()`` is. Made by :meth:`Expiry.limiting`, for one ``with``.
+    """
+
+    __slots__ = ("_expiry", "_kept", "_own", "cancelled_caught", "has_expired", "outer")
+
+    def __init__(self, expiry: Expiry) -> None:
+        self._expiry = expiry
+        self.has_expired: bool = False
+        """Whether the time was up before the block had ended."""
+        self.cancelled_caught: bool = False
+        """Whether that has cut the block short."""
+        self.outer: Limit | None = None
+
+    def __enter__(self) -> Self:
+        kept = kept_scope()
+        self._own = kept is None
+        self._kept = KeptScope().__enter__() if kept is None else kept
+        self._kept.enter(self)
+        self._expiry.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._expiry.discard(self)
+        kept = self._kept
+        try:
+            self.cancelled_caught = caught = kept.leave(self, kind, error, traceback)
+        finally:
+            if self._own:
+                kept.__exit__(kind, error, traceback)
+        return caught
+
+    def lift(self) -> None:
+        """Let the rest of the block take any time."""
+        self._expiry.discard(self)
+
+    def expire(self, due: float) -> None:
+        """End the block, as a deadline that has passed."""
+        self.has_expired = True
+        self._kept.expire(due)
+
+    def __repr__(self) -> str:
+        return f"<Limited to {self._expiry.seconds:g} s{', expired' if self.has_expired else ''}>"
 
 
 class Expiry:
-    """Lets cancel scopes expire ``seconds`` after they were put in, unless they are taken out before.
+    """Lets blocks of code expire ``seconds`` after they were entered.
 
     Trio keeps the deadlines of scopes that have ended in a heap until they would have been due: under load each costs
     more than the scope itself. Here all have the same time, so that the first that came in is the first that is due.
@@ -22,39 +74,43 @@ class Expiry:
         seconds: How long; more than 0.
     """
 
-    __slots__ = ("_scopes", "_sleeper", "seconds")
+    __slots__ = ("_blocks", "_sleeper", "seconds")
 
     def __init__(self, seconds: float) -> None:
         self.seconds: float = seconds
-        self._scopes: dict[trio.CancelScope, float] = {}
+        self._blocks: dict[Limited, float] = {}
         self._sleeper: trio.lowlevel.Task | None = None
 
-    def add(self, scope: trio.CancelScope) -> None:
-        """Let the time of an entered scope begin. It expires as if by a deadline of its own."""
-        self._scopes[scope] = trio.current_time() + self.seconds
+    def limiting(self) -> Limited:
+        """Return a new block, to be entered with ``with``."""
+        return Limited(self)
+
+    def add(self, block: Limited) -> None:
+        """Let the time of a block begin."""
+        self._blocks[block] = trio.current_time() + self.seconds
         if self._sleeper is not None:
             sleeper, self._sleeper = self._sleeper, None
             trio.lowlevel.reschedule(sleeper)
 
-    def discard(self, scope: trio.CancelScope) -> None:
-        """Let a scope be; one that is out already is no error."""
-        self._scopes.pop(scope, None)
+    def discard(self, block: Limited) -> None:
+        """Let a block be; one that is out already is no error."""
+        self._blocks.pop(block, None)
 
     def __len__(self) -> int:
-        return len(self._scopes)
+        return len(self._blocks)
 
     async def run(self) -> None:
         """Let expire what is due, for ever."""
-        scopes = self._scopes
+        blocks = self._blocks
         while True:
-            if not scopes:
+            if not blocks:
                 await self._wait()
                 continue  # what was put in may be out again
-            scope, due = next(iter(scopes.items()))
+            block, due = next(iter(blocks.items()))
             if due > trio.current_time():
                 await trio.sleep_until(due)
-            if scopes.pop(scope, None) is not None and due <= trio.current_time():
-                scope.deadline = due  # so that it says why, unlike a cancellation
+            if blocks.pop(block, None) is not None and due <= trio.current_time():
+                block.expire(due)
 
     async def _wait(self) -> None:
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -65,12 +121,12 @@ class Expiry:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def __repr__(self) -> str:
-        return f"<Expiry of {len(self._scopes)} scopes after {self.seconds:g} s>"
+        return f"<Expiry of {len(self._blocks)} blocks after {self.seconds:g} s>"
 
 
 @asynccontextmanager
 async def open_expiry(seconds: float) -> AsyncIterator[Expiry]:
-    """Yield what lets scopes expire until the end of the block."""
+    """Yield what lets blocks expire until the end of the block."""
     expiry = Expiry(seconds)
     async with open_background() as nursery:
         nursery.start_soon(expiry.run)

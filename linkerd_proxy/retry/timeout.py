@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import trio
 from typing_extensions import TypeVar
 
 from linkerd_proxy.core.expiry import open_expiry
@@ -47,13 +46,9 @@ class Timeout(Layer[W, W]):
         async with open_expiry(self.seconds) as expiry:
 
             async def service(work: W) -> None:
-                with trio.CancelScope() as scope:
-                    expiry.add(scope)
-                    try:
-                        await inner(work)
-                    finally:
-                        expiry.discard(scope)
-                if scope.cancelled_caught:
+                with expiry.limiting() as limited:
+                    await inner(work)
+                if limited.cancelled_caught:
                     raise ResponseTimeout(
                         f"the {type(work).__name__.lower()} was not complete", layer="Timeout", waited=expiry.seconds
                     )

@@ -12,7 +12,7 @@ import trio
 from linkerd_proxy.core.attempt import close_attempt, open_attempt
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.backoff import Backoff
-from linkerd_proxy.core.expiry import Expiry
+from linkerd_proxy.core.expiry import Expiry, Limited
 from linkerd_proxy.core.message import EMPTY, Request, Response, Whole
 from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.stack import Service
@@ -82,13 +82,13 @@ class Tries:
         "_exchange",
         "_first",
         "_informed",
+        "_limit",
         "_means",
         "_number",
         "_plan",
         "_replay",
         "_request",
         "_resume_at",
-        "_scope",
     )
 
     def __init__(self, exchange: Exchange, request: Request, plan: Plan, means: Means, limit: int, now: float) -> None:
@@ -103,7 +103,7 @@ class Tries:
         self._continued = False
         self._began = now
         self._resume_at = self._began
-        self._scope: trio.CancelScope | None = None
+        self._limit: Limited | trio.CancelScope | None = None
         self._replay: Replay | None = None
         body = request.body
         if body is EMPTY:
@@ -154,16 +154,18 @@ class Tries:
     async def _try(self, exchange: Exchange, timeout: float) -> None:
         """Make a try that may take so long until its answer, since another can make up for it."""
         expiry = self._means.expiry
-        with trio.CancelScope() as self._scope:
-            if expiry is not None and expiry.seconds == timeout:
-                expiry.add(self._scope)
-            else:  # the request's own wish
-                self._scope.deadline = trio.current_time() + timeout
+        limit: Limited | trio.CancelScope
+        if expiry is not None and expiry.seconds == timeout:
+            limit = expiry.limiting()
+        else:  # the request's own wish
+            limit = trio.CancelScope(relative_deadline=timeout)
+        self._limit = limit
+        with limit:
             try:
                 await self._means.inner(exchange)
             finally:
                 self._make_last()
-        if self._scope.cancelled_caught:
+        if limit.cancelled_caught:
             raise ResponseTimeout(
                 f"try {self._number + 1} had no answer",
                 layer="Retry",
@@ -239,7 +241,10 @@ class Tries:
 
     def _is_late(self) -> bool:
         """Whether the time of this try was up before its answer began to go."""
-        return self._scope is not None and not self._answered and self._scope.cancel_called
+        limit = self._limit
+        if limit is None or self._answered:
+            return False
+        return limit.has_expired if isinstance(limit, Limited) else limit.cancel_called
 
     def _settle(self) -> None:
         """Make this try the last: its answer begins to go."""
@@ -295,12 +300,11 @@ class Tries:
 
     def _make_last(self) -> None:
         """Let the try under way take its time: its answer goes, or its request's body has outgrown what is kept."""
-        if self._scope is None:
-            return
-        if self._means.expiry is not None:
-            self._means.expiry.discard(self._scope)
-        if self._scope.deadline != math.inf:
-            self._scope.deadline = math.inf
+        limit = self._limit
+        if isinstance(limit, Limited):
+            limit.lift()
+        elif limit is not None:
+            limit.deadline = math.inf
 
     def _withdraw(self, wait: float) -> bool:
         """Say whether there may be one more try, after at least ``wait`` seconds, and pay for it."""

@@ -10,7 +10,9 @@ from linkerd_proxy.core.stack import Stack, opened
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import InvalidConfiguration, ResponseTimeout
 from linkerd_proxy.http.handler import Handler
-from linkerd_proxy.retry import Timeout
+from linkerd_proxy.http.rescue import Rescue
+from linkerd_proxy.http.server import Http
+from linkerd_proxy.retry import Retry, Timeout
 from linkerd_proxy.testing import call, memory_connection
 
 
@@ -95,3 +97,39 @@ def test_impossible_deadlines_are_refused(seconds: float) -> None:
 
 async def never(_: Response) -> None:
     pytest.fail("answered")
+
+
+async def test_exchanges_of_one_connection_share_a_scope_until_one_expires(autojump_clock) -> None:
+    async def answer(request: Request) -> Response:
+        await trio.sleep(float(request.path[1:]))
+        return Response(200)
+
+    client, connection = memory_connection()
+    statuses = []
+    stack = Http() | Rescue() | Timeout(8) | Retry(limit=2) | Timeout(3) | Handler(answer)
+    async with opened(stack) as service, trio.open_nursery() as nursery:
+        nursery.start_soon(service, connection)
+        for seconds in (1, 4, 1, 2, 9, 1):
+            await client.send_all(f"GET /{seconds} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            statuses.append((await client.receive_some(4096))[9:12])
+        await client.aclose()
+    assert statuses == [b"200", b"504", b"200", b"200", b"504", b"200"]
+
+
+async def test_a_client_that_goes_away_is_no_timeout(autojump_clock) -> None:
+    ended = []
+
+    async def answer(_: Request) -> Response:
+        try:
+            await trio.sleep_forever()
+        except BaseException as error:
+            ended.append((type(error), trio.current_time()))
+            raise
+
+    client, connection = memory_connection()
+    async with opened(Http() | Timeout(3) | Handler(answer)) as service, trio.open_nursery() as nursery:
+        nursery.start_soon(service, connection)
+        await client.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert ended == [(trio.Cancelled, 1)]

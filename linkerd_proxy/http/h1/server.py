@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import trio
 
+from linkerd_proxy.core.kept_scope import KeptScope
 from linkerd_proxy.core.message import EMPTY, Body, Request, Whole
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Connection, Exchange
@@ -56,7 +57,7 @@ async def serve_h1(
     server.reading.deadline = (trio.current_time() if since is None else since) + heads.limits.header_timeout
     watch_hangup(server.stream, server.scope.cancel)
     try:
-        with connection.drain.calling(server.on_drain), server.scope:
+        with connection.drain.calling(server.on_drain), server.scope, KeptScope():
             await server.run()
         watch_hangup(server.stream, None)
         if server.refusal is not None:
