@@ -62,8 +62,15 @@ class SocketStream(WatchedSocket, trio.abc.HalfCloseableStream):
         """
         if max_bytes is None:
             max_bytes = 65536
-        if self._readable and self._allowance > 0 and self._reader is None and max_bytes:
-            self._allowance -= 1
+        self._allowance -= 1
+        if self._allowance < 0 or self._reader is not None or max_bytes < 1:
+            await self._before_receiving(max_bytes)
+        while True:
+            if not self._readable:
+                # In this very frame, not in one called from here: each frame that a wait goes through costs every time.
+                await self._wait_readable()
+                self._reader = None
+                self._allowance = self._budget
             try:
                 data = self._recv(max_bytes)
             except BlockingIOError:
@@ -77,9 +84,9 @@ class SocketStream(WatchedSocket, trio.abc.HalfCloseableStream):
                 if size < max_bytes and not self._careful:
                     self._readable = False
                 return data
-        return await self._receive_slowly(max_bytes)
 
-    async def _receive_slowly(self, max_bytes: int) -> bytes:
+    async def _before_receiving(self, max_bytes: int) -> None:
+        """Raise, or let other tasks run and be free to make as many calls again."""
         if max_bytes < 1:
             await trio.lowlevel.checkpoint()
             raise ValueError("max_bytes must be at least 1")
@@ -88,28 +95,10 @@ class SocketStream(WatchedSocket, trio.abc.HalfCloseableStream):
             raise trio.BusyResourceError("another task is receiving from this stream")
         self._reader = True
         try:
-            if self._allowance <= 0:
-                await trio.lowlevel.checkpoint()
-                self._allowance = self._budget
-            while True:
-                if not self._readable:
-                    await self._wait_readable()
-                    self._allowance = self._budget
-                self._check_open()
-                try:
-                    data = self._recv(max_bytes)
-                except BlockingIOError:
-                    self._readable = False
-                    self._careful = self._stops_short
-                    continue
-                self.bytes_received += len(data)
-                if len(data) < max_bytes and not self._careful:
-                    self._readable = False
-                return data
-        except OSError as error:
-            raise self.broken(error) from error
+            await trio.lowlevel.checkpoint()
         finally:
             self._reader = None
+        self._allowance = self._budget
 
     # --- sending -------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal, TypeAlias
 
 import trio
@@ -65,13 +65,20 @@ class WatchedSocket:
 
     # --- waiting -------------------------------------------------------------------------------
 
-    async def _wait_readable(self) -> None:
+    def _wait_readable(self) -> Awaitable[None]:
+        """Return what to await until a receive may find something; then it is for the caller to clear ``_reader``."""
         if self._reactor is None:
+            return self._wait_readable_without_reactor()
+        self._reader = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(self._stop_reading)  # noqa: ASYNC105  # it is awaited by the caller
+
+    async def _wait_readable_without_reactor(self) -> None:
+        self._reader = True
+        try:
             await trio.lowlevel.wait_readable(self.socket)
-            self._readable = True
-        else:
-            self._reader = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._stop_reading)
+        finally:
+            self._reader = None
+        self._readable = True
 
     def _stop_reading(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._reader = None
@@ -80,7 +87,7 @@ class WatchedSocket:
     async def _wait_until_writable(self) -> None:
         # An edge tells of a change only, so ask for the state first.
         self._check_open()
-        while not _poll_writable(self.socket):
+        while not _poll(self._fd, _POLLOUT):
             await self._wait_writable()
             self._check_open()
 
@@ -109,6 +116,10 @@ class WatchedSocket:
         if error := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(error, os.strerror(error))
 
+    def is_quiet(self) -> bool:
+        """Whether the peer, from whom nothing is expected, has sent neither data nor an end. Never waits."""
+        return self._fd >= 0 and not _poll(self._fd, _POLLIN)
+
     # --- closing -------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -117,6 +128,7 @@ class WatchedSocket:
         if fd < 0:
             return
         self._fd = -1
+        self._readable = True  # nobody waits from now on: to receive fails at once
         if self._reactor is None:
             trio.lowlevel.notify_closing(self.socket)
         else:
@@ -233,9 +245,14 @@ class WatchedSocket:
             self._reactor.woke = True
 
 
-def _poll_writable(sock: socket.socket) -> bool:
+_POLLIN, _POLLOUT = getattr(select, "POLLIN", 1), getattr(select, "POLLOUT", 4)
+
+
+def _poll(fd: int, interest: int) -> bool:
+    """Whether a socket is ready now: to try, and to catch BlockingIOError, takes three times as long."""
     if not hasattr(select, "poll"):  # Windows
-        return bool(select.select((), (sock,), (), 0)[1])
+        readers, writers = ([fd], []) if interest == _POLLIN else ([], [fd])
+        return any(select.select(readers, writers, [], 0))
     poll = select.poll()
-    poll.register(sock, select.POLLOUT)
+    poll.register(fd, interest)
     return bool(poll.poll(0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import socket
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -106,18 +105,7 @@ class ClientConnection:
         if self.closed or self.buffer:
             return False
         is_quiet: Callable[[], bool] | None = getattr(self.stream, "is_quiet", None)
-        if is_quiet is not None:  # of TLS, where bytes on the socket may be its own
-            return is_quiet()
-        sock = getattr(self.stream, "socket", None)
-        if sock is None:
-            return True
-        try:
-            sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        return is_quiet is None or is_quiet()
 
     # --- an exchange ---------------------------------------------------------------------------
 
