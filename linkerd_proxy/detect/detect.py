@@ -156,7 +156,15 @@ class _Detector:
             heard = "broken"
         if isinstance(heard, str) and heard == "silent" and self._races:
             heard = await self._race(connection, start)
-        await self._go_on(connection, start, heard)
+        sniffer = Sniffer()
+        result = await self._result(connection, start, heard, sniffer)
+        if result is None:
+            return
+        self._note(result, start)
+        if result not in {"eof", "error"}:
+            # From here and not from further in: each frame below a connection's work costs at each of its waits.
+            service, found = self._branch(connection, result, sniffer)
+            await service(found)
 
     def _is_opaque_port(self, connection: Connection) -> bool:
         address = connection.original_dst or connection.local
@@ -171,21 +179,16 @@ class _Detector:
             settled=lambda result: self._note(result, start),
         )
 
-    async def _go_on(self, connection: Connection, start: float, heard: Outcome) -> None:
-        sniffer = Sniffer()
-        result: Result
+    async def _result(self, connection: Connection, start: float, heard: Outcome, sniffer: Sniffer) -> Result | None:
+        """Return what the connection speaks, or None if it has been served."""
         if isinstance(heard, str):
             if heard == "served":
-                return
+                return None
             # A client that broke off is a downstream failure: there is nobody to tell.
-            result = "timeout" if heard == "silent" else "error"
-        elif not heard:
-            result = "eof"
-        else:
-            result = sniffer.feed(heard) or await self._listen_on(connection.stream, start, sniffer)
-        self._note(result, start)
-        if result not in {"eof", "error"}:
-            await self._dispatch(connection, result, sniffer)
+            return "timeout" if heard == "silent" else "error"
+        if not heard:
+            return "eof"
+        return sniffer.feed(heard) or await self._listen_on(connection.stream, start, sniffer)
 
     async def _listen_on(self, stream: trio.abc.ReceiveStream, start: float, sniffer: Sniffer) -> Result:
         """Take more bytes until they tell; the deadline is the same, unless that is over because the race went on."""
@@ -201,31 +204,33 @@ class _Detector:
             return "not_http"  # ended where more was needed: otherwise gets these bytes, and the end after them
         return "partial"
 
-    async def _dispatch(self, connection: Connection, result: Result, sniffer: Sniffer) -> None:
+    def _branch(
+        self, connection: Connection, result: Result, sniffer: Sniffer
+    ) -> tuple[Service[Connection], Connection]:
+        """Return who serves the connection, and the connection with its bytes put back."""
         data = sniffer.data
         stream = Rewound(connection.stream, data, sniffer.hello) if data else connection.stream
         match result:
             case "http/1" | "http/2":
-                await self._http(connection.with_stream(stream, protocol=result))
+                return self._http, connection.with_stream(stream, protocol=result)
             case "tls" if self._config.tls is not None:
-                await self._tls(connection.with_stream(stream))
+                return self._tls, connection.with_stream(stream)
             case "timeout" | "partial":
-                await self._fall_back(connection, stream, result, len(data))
+                return self._fallback(connection, stream, result, len(data))
             case _:
-                await self._otherwise(connection.with_stream(stream, protocol="opaque"))
+                return self._otherwise, connection.with_stream(stream, protocol="opaque")
 
-    async def _fall_back(
+    def _fallback(
         self, connection: Connection, stream: trio.abc.HalfCloseableStream, result: Result, received: int
-    ) -> None:
-        """Send a connection whose time is up where the policy for that outcome says."""
+    ) -> tuple[Service[Connection], Connection]:
+        """Return who serves a connection whose time is up: what the policy for that outcome says."""
         fallback = self._config.on_timeout if result == "timeout" else self._config.on_partial
         if fallback in {"close", "race"}:  # the server has given up, too
             problem = f"the client sent {received} bytes, too few to tell what it speaks"
             raise DetectTimeout(problem, layer="Detect", waited=self._config.timeout)
         if fallback == "http":
-            await self._http(connection.with_stream(stream))
-        else:
-            await self._otherwise(connection.with_stream(stream, protocol="opaque"))
+            return self._http, connection.with_stream(stream)
+        return self._otherwise, connection.with_stream(stream, protocol="opaque")
 
     def _note(self, result: Result, start: float) -> None:
         self._results[result].value += 1

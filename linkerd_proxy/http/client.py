@@ -17,7 +17,6 @@ from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Dial, Exchange, Target
 from linkerd_proxy.errors import UpstreamClosed, UpstreamReset
 from linkerd_proxy.http.deadlines import Deadlines
-from linkerd_proxy.http.h1.client import ClientConnection
 from linkerd_proxy.http.h1.codec import CodecName, make_codec
 from linkerd_proxy.http.h1.heads import Heads
 from linkerd_proxy.http.limits import Limits, described
@@ -104,13 +103,19 @@ class _Client:
         # HTTP/1.0, or no host: nothing tells whose connection it would be (as in Linkerd).
         keep = bool(authority) and request.version != "1.0"
         connection = pool.take(authority) if keep else None
-        if connection is None:
-            connection = await pool.connect(authority)
-        elif await self._try_reused(pool, connection, exchange):
-            return
-        else:
-            connection = await pool.connect(authority)
-        await self._use(pool, connection, exchange, keep)
+        if connection is not None:
+            # Written out, and not called: each frame that waits for the upstream costs as often as one waits.
+            clean = False
+            try:
+                await connection.exchange(exchange, keep_alive=True)
+                clean = True
+                return
+            except (UpstreamClosed, UpstreamReset):
+                if connection.begun or not _repeatable(request):
+                    raise
+            finally:
+                pool.release(connection, authority, clean=clean)
+        await self._use_fresh(pool, exchange, keep)
 
     def _asks_in_h2(self, request: Request) -> bool:
         return request.version == "2" or (self._protocol == "h2" and not request.wants_tunnel)
@@ -127,23 +132,15 @@ class _Client:
             )
         return pool
 
-    async def _try_reused(self, pool: Pool, connection: ClientConnection, exchange: Exchange) -> bool:
-        """Use a kept connection; return whether that worked, or else the request may be repeated on a fresh one."""
-        try:
-            await self._use(pool, connection, exchange, True)
-        except (UpstreamClosed, UpstreamReset):
-            if connection.begun or not _repeatable(exchange.request):
-                raise
-            return False
-        return True
-
-    async def _use(self, pool: Pool, connection: ClientConnection, exchange: Exchange, keep: bool) -> None:
+    async def _use_fresh(self, pool: Pool, exchange: Exchange, keep: bool) -> None:
+        authority = exchange.request.authority
+        connection = await pool.connect(authority)
         clean = False
         try:
             await connection.exchange(exchange, keep_alive=keep)
             clean = True
         finally:
-            pool.release(connection, exchange.request.authority, clean=clean)
+            pool.release(connection, authority, clean=clean)
 
     def _make_pool(self, address: AnyAddress | None) -> Pool:
         for known, pool in list(self._pools.items()):

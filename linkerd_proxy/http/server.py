@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -51,7 +51,8 @@ class Http(Layer[Connection, Exchange]):
         heads = Heads(make_codec(self.codec), limits)
         async with open_deadlines() as deadlines:
 
-            async def service(connection: Connection) -> None:
+            def service(connection: Connection) -> Awaitable[None]:
+                # No coroutine of its own where nothing is to be awaited: each frame costs at every wait inside.
                 since = trio.current_time()
                 initial = b""
                 stream = connection.stream
@@ -60,14 +61,19 @@ class Http(Layer[Connection, Exchange]):
                     connection = connection.with_stream(stream.stream)
                 is_h2 = _known(connection)
                 if is_h2 is None:
-                    initial = await _first_bytes(connection, initial, limits.header_timeout)
-                    is_h2 = initial.startswith(_PREFACE)
+                    return find_out(connection, initial, since)
+                return serve_known(connection, is_h2, initial, since)
+
+            def serve_known(connection: Connection, is_h2: bool, initial: bytes, since: float) -> Awaitable[None]:
                 if is_h2:
                     from linkerd_proxy.http.h2.server import serve_h2
 
-                    await serve_h2(connection, inner, limits, deadlines, initial)
-                else:
-                    await serve_h1(connection, inner, heads, deadlines, initial, since)
+                    return serve_h2(connection, inner, limits, deadlines, initial)
+                return serve_h1(connection, inner, heads, deadlines, initial, since)
+
+            async def find_out(connection: Connection, initial: bytes, since: float) -> None:
+                initial = await _first_bytes(connection, initial, limits.header_timeout)
+                await serve_known(connection, initial.startswith(_PREFACE), initial, since)
 
             yield service
 

@@ -196,11 +196,21 @@ class ClientConnection:
 
     async def _answer(self, exchange: Exchange) -> None:
         request = exchange.request
-        informed = 0
+        informed = seen = 0
         while True:
-            response, framing = await self._next_head(request.method)
+            read = self._read_head(request.method, seen)
+            if read is None:
+                seen = len(self.buffer)
+                data = await self._receive()
+                if not data:
+                    raise self._closed_early()
+                self.begun = True
+                self.buffer = self.buffer + data if seen else data
+                continue
+            response, framing = read
             if response.is_final:
                 break
+            seen = 0
             informed += 1
             if informed > self.heads.limits.max_informational:
                 raise self._malformed("more 1xx responses than Limits(max_informational=...) allows")
@@ -215,6 +225,27 @@ class ClientConnection:
         if not framing.keep_alive or self.buffer or (body is not None and not body.done):
             self.reusable = False  # whatever is left over would be taken for the next answer
 
+    def _read_head(self, method: str, seen: int) -> tuple[Response, Framing] | None:
+        """Take a head out of the buffer, of which ``seen`` bytes held none; None if it is not whole."""
+        buffer = self.buffer
+        if not buffer:
+            return None
+        end = find_end(buffer, max(0, seen - 3))
+        if end > 0:
+            self.buffer = buffer[end:]
+            return self.heads.response(buffer[:end], method)
+        try:
+            plausible(buffer, seen)
+        except BadRequest as error:
+            raise self._malformed(error.problem) from None
+        if len(buffer) > self.heads.limits.max_head:
+            raise self._malformed("the upstream's head is larger than Limits(max_head=...) allows")
+        return None
+
+    def _closed_early(self) -> UpstreamClosed:
+        problem = "the upstream closed the connection before its answer"
+        return UpstreamClosed(problem, layer="Client", endpoint=self.endpoint)
+
     def _take_body(self, response: Response, framing: Framing) -> Incoming | None:
         """Put the response's body in place, whole if it is here already."""
         length = framing.length
@@ -227,28 +258,6 @@ class ClientConnection:
             return None
         response.body = body = make_body(self, framing, self.heads.limits)
         return body
-
-    async def _next_head(self, method: str) -> tuple[Response, Framing]:
-        seen = 0
-        while True:
-            end = find_end(self.buffer, max(0, seen - 3)) if self.buffer else -1
-            if end > 0:
-                head, self.buffer = self.buffer[:end], self.buffer[end:]
-                return self.heads.response(head, method)
-            try:
-                plausible(self.buffer, seen)
-            except BadRequest as error:
-                raise self._malformed(error.problem) from None
-            if len(self.buffer) > self.heads.limits.max_head:
-                raise self._malformed("the upstream's head is larger than Limits(max_head=...) allows")
-            seen = len(self.buffer)
-            data = await self._receive()
-            if not data:
-                raise UpstreamClosed(
-                    "the upstream closed the connection before its answer", layer="Client", endpoint=self.endpoint
-                )
-            self.begun = True
-            self.buffer = self.buffer + data if seen else data
 
     async def _receive(self) -> bytes:
         self.reading.deadline = trio.current_time() + self.heads.limits.upstream_idle

@@ -139,8 +139,15 @@ class ServerConnection:
             self._count += 1
             keep_alive = framing.keep_alive and self._count < self.heads.limits.max_requests
             answer = self._answer = Answer(self, request, framing, keep_alive and not request.wants_tunnel)
-            await self._serve(Exchange(request, answer.respond, self.connection), answer)
-            if not answer.keep_alive or not await self._finish_body():
+            try:
+                await self._inner(Exchange(request, answer.respond, self.connection))
+            except Exception as error:
+                if not answer.begun:
+                    await self.refuse(error)
+                raise
+            if not answer.complete:
+                await self._give_up(request, answer)
+            if not answer.keep_alive or not (self._is_body_done() or await self._finish_body()):
                 return
 
     async def _next_head(self) -> int:
@@ -153,9 +160,14 @@ class ServerConnection:
             self._idle = True
             if self._count:
                 self.reading.deadline = trio.current_time() + limits.keep_alive_idle
-            self.buffer = await self.receive()
+            try:
+                self.buffer = bytes(await self.stream.receive_some(_READ))
+            except _GONE:
+                self.over = True  # between two requests there is nothing to cancel
+                return 0
             self._idle = False
             if not self.buffer:
+                self.over = True
                 return 0
         end = find_end(self.buffer, 0)
         if end < 0 or self.buffer[0] in b"\r\n":
@@ -204,25 +216,22 @@ class ServerConnection:
             self.body = request.body = make_body(self, framing, self.heads.limits)
             self.continue_due = framing.expects_continue
 
-    async def _serve(self, exchange: Exchange, answer: Answer) -> None:
-        try:
-            await self._inner(exchange)
-        except Exception as error:
-            if not answer.begun:
-                await self.refuse(error)
-            raise
-        if not answer.complete:
-            if answer.begun:
-                self.abort()
-                raise NotAnswered(f"the answer to {exchange.request!r} was given up half-way", layer="Http")
-            unanswered = NotAnswered(f"nobody answered {exchange.request!r}", layer="Http")
-            await self.refuse(unanswered)
-            raise unanswered
+    async def _give_up(self, request: Request, answer: Answer) -> NoReturn:
+        """End an exchange whose service returned before its answer was complete."""
+        if answer.begun:
+            self.abort()
+            raise NotAnswered(f"the answer to {request!r} was given up half-way", layer="Http")
+        unanswered = NotAnswered(f"nobody answered {request!r}", layer="Http")
+        await self.refuse(unanswered)
+        raise unanswered
+
+    def _is_body_done(self) -> bool:
+        return not isinstance(self.body, Incoming) or self.body.done
 
     async def _finish_body(self) -> bool:
         """Throw away what nobody read of the request's body; return whether the connection can go on."""
         body = self.body
-        if not isinstance(body, Incoming) or body.done:
+        if not isinstance(body, Incoming):
             return True
         if self.continue_due or (body.length or 0) - body.received > self.heads.limits.max_unread:
             return False  # the client may or may not send it: only closing leaves no doubt
@@ -241,9 +250,7 @@ class ServerConnection:
             data = bytes(await self.stream.receive_some(_READ))
         except _GONE:
             self.over = True
-            if not self._idle:
-                await self.lost()
-            return b""  # between two requests there is nothing to cancel
+            await self.lost()
         self.over = not data
         return data
 
