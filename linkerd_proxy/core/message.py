@@ -154,9 +154,11 @@ class Request:
         scheme: ``http`` or ``https``.
         version: The version in which the client spoke.
         upgrade: The protocol that the client wants to change to, in lower case (``websocket``), or None.
+        absolute_form: Whether the client's HTTP/1 target was a whole URL, as to a forward proxy (RFC 9112 section
+            3.2.2). What it said is in scheme, authority and path, which alone count.
     """
 
-    __slots__ = ("authority", "body", "headers", "method", "path", "scheme", "upgrade", "version")
+    __slots__ = ("absolute_form", "authority", "body", "headers", "method", "path", "scheme", "upgrade", "version")
 
     def __init__(
         self,
@@ -169,6 +171,7 @@ class Request:
         scheme: str = "http",
         version: HttpVersion = "1.1",
         upgrade: str | None = None,
+        absolute_form: bool = False,
     ) -> None:
         self.method: str = method
         self.path: str = path
@@ -178,6 +181,7 @@ class Request:
         self.scheme: str = scheme
         self.version: HttpVersion = version
         self.upgrade: str | None = upgrade
+        self.absolute_form: bool = absolute_form
 
     @property
     def is_grpc(self) -> bool:
@@ -196,6 +200,7 @@ class Request:
         headers: Headers | None = None,
         body: Body | None = None,
         authority: str | None = None,
+        absolute_form: bool | None = None,
     ) -> Request:
         """Return a copy with some parts changed; the others are shared."""
         return Request(
@@ -207,6 +212,7 @@ class Request:
             scheme=self.scheme,
             version=self.version,
             upgrade=self.upgrade,
+            absolute_form=self.absolute_form if absolute_form is None else absolute_form,
         )
 
     def __repr__(self) -> str:

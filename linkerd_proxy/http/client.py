@@ -40,6 +40,9 @@ class Client(Layer[Exchange, Dial]):
             translate. CONNECT and upgrades always go over HTTP/1.1, as with Linkerd.
         codec: The library that parses HTTP/1 heads: ``auto``, ``h11`` or ``httptools``.
         limits: What upstreams may do, and how many connections there may be.
+        absolute_form: Whether a request whose client wrote a whole URL as its target, as to a forward proxy, is sent on
+            so: for proxies that nobody is to notice (Linkerd). By default an upstream gets origin-form, as a gateway
+            sends it to an origin (RFC 9112 section 3.2.1).
 
     Serving raises:
         ConnectFailed: if there was no connection.
@@ -55,6 +58,7 @@ class Client(Layer[Exchange, Dial]):
     protocol: Literal["same", "http/1.1", "h2"] = "same"
     codec: CodecName = "auto"
     limits: Limits = _DEFAULT
+    absolute_form: bool = False
 
     @asynccontextmanager
     async def open(self, inner: Service[Dial]) -> AsyncIterator[Service[Exchange]]:
@@ -67,19 +71,24 @@ class Client(Layer[Exchange, Dial]):
 
     def __repr__(self) -> str:
         return described(
-            "Client", protocol=(self.protocol, "same"), codec=(self.codec, "auto"), limits=(self.limits, _DEFAULT)
+            "Client",
+            protocol=(self.protocol, "same"),
+            codec=(self.codec, "auto"),
+            limits=(self.limits, _DEFAULT),
+            absolute_form=(self.absolute_form, False),
         )
 
 
 class _Client:
     """The live state of one opened ``Client``."""
 
-    __slots__ = ("_deadlines", "_h2_pools", "_heads", "_inner", "_nursery", "_pools", "_protocol")
+    __slots__ = ("_absolute_form", "_deadlines", "_h2_pools", "_heads", "_inner", "_nursery", "_pools", "_protocol")
 
     def __init__(
         self, layer: Client, inner: Service[Dial], nursery: trio.Nursery, heads: Heads, deadlines: Deadlines
     ) -> None:
         self._protocol = layer.protocol
+        self._absolute_form = layer.absolute_form
         self._inner = inner
         self._nursery = nursery
         self._heads = heads
@@ -90,6 +99,9 @@ class _Client:
     async def serve(self, exchange: Exchange) -> None:
         """Serve one exchange over a connection of the right kind."""
         request = exchange.request
+        if request.absolute_form and not self._absolute_form:
+            request = request.replace(absolute_form=False)
+            exchange = exchange.asking(request)
         address = exchange.connection.original_dst
         if address is not None and (notes := current_notes()) is not None and not notes.backend:
             notes.backend = str(address)

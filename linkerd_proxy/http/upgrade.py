@@ -64,7 +64,8 @@ class Upgrade(Layer[Exchange, Exchange]):
         old = request.version in _VERSIONS and not request.wants_tunnel
         raw = _without(request.headers.raw, ORIG_PROTO)
         if old:
-            raw.append((ORIG_PROTO, _VERSIONS[request.version]))
+            told = _VERSIONS[request.version]
+            raw.append((ORIG_PROTO, told + _ABSOLUTE if request.absolute_form else told))
         await inner(
             work.asking(request.replace(headers=Headers.of(raw))).answering(
                 _restoring(work.respond, old, self.close and request.version in _VERSIONS)
@@ -95,7 +96,7 @@ class Downgrade(Layer[Exchange, Exchange]):
 
     Only an authenticated peer is believed; the field is taken off every request. The answer says which version it had,
     and ``connection: close`` on it becomes ``l5d-proxy-connection: close``, since the connection is not the client's.
-    An absolute target is not restored: the application gets origin-form, as from any proxy (RFC 9112 section 3.2.2).
+    Whether the target was a whole URL is in ``Request.absolute_form`` again; what it named is what HTTP/2 said.
     """
 
     async def serve(self, work: Exchange, inner: Service[Exchange]) -> None:
@@ -106,12 +107,13 @@ class Downgrade(Layer[Exchange, Exchange]):
             return await inner(work)
         plain = _as(request, request.version, _without(request.headers.raw, ORIG_PROTO))
         tls = work.connection.tls
-        version = _told(told) if tls is not None and tls.peer_identity is not None else None
+        version, absolute = _told(told) if tls is not None and tls.peer_identity is not None else (None, False)
         if version is None or request.version != "2" or request.wants_tunnel:
             return await inner(work.asking(plain))
         if version == "1.0" and request.body.length is None:
             version = "1.1"  # HTTP/1.0 can't frame such content: what follows the head would pass for a next request
         plain.version = version
+        plain.absolute_form = absolute and bool(request.authority)
         return await inner(work.asking(plain).answering(_marking(work.respond, version)))
 
 
@@ -129,14 +131,16 @@ def _marking(respond: Respond, version: HttpVersion) -> Respond:
 
 _OURS = frozenset({ORIG_PROTO, PROXY_CONNECTION})
 _VERSIONS: dict[str, bytes] = {"1.0": b"HTTP/1.0", "1.1": b"HTTP/1.1"}
+_ABSOLUTE = b"; absolute-form"
 
 
-def _told(values: list[str]) -> HttpVersion | None:
-    """Return the version that the field names, before ``; absolute-form``."""
-    name = values[0].partition(";")[0].strip()
+def _told(values: list[str]) -> tuple[HttpVersion | None, bool]:
+    """Return the version that the field names, and whether ``; absolute-form`` follows it."""
+    name, _, form = values[0].partition(";")
+    name = name.strip()
     if len(values) > 1 or name not in {"HTTP/1.0", "HTTP/1.1"}:
-        return None
-    return "1.0" if name == "HTTP/1.0" else "1.1"
+        return None, False
+    return "1.0" if name == "HTTP/1.0" else "1.1", form.strip() == "absolute-form"
 
 
 def _without(raw: RawHeaders, name: bytes) -> RawHeaders:
@@ -153,6 +157,7 @@ def _as(request: Request, version: HttpVersion, raw: RawHeaders) -> Request:
         scheme=request.scheme,
         version=version,
         upgrade=request.upgrade,
+        absolute_form=request.absolute_form,
     )
 
 

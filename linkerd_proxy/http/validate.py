@@ -68,10 +68,17 @@ def request_from_fields(
     verb: str, target: bytes, known: HttpVersion, fields: Fields, limits: Limits, scheme: str
 ) -> tuple[Request, Framing]:
     """Return an HTTP/1 request as :func:`request_from_h1` does, from a checked method and fields that were read."""
-    scheme, authority, path = _target(verb, target, known, fields.get(b"host"), limits, scheme)
+    scheme, authority, path, absolute = _target(verb, target, known, fields.get(b"host"), limits, scheme)
     if fields.special.keys() <= _PLAIN_FIELDS:  # most requests: no content, nothing special
         request = Request(
-            verb, path, Headers.of(fields.end_to_end), EMPTY, authority=authority, scheme=scheme, version=known
+            verb,
+            path,
+            Headers.of(fields.end_to_end),
+            EMPTY,
+            authority=authority,
+            scheme=scheme,
+            version=known,
+            absolute_form=absolute,
         )
         return request, _PLAIN if fields.keep_alive(known) else _PLAIN_LAST
     length, chunked = _request_length(verb, known, fields)
@@ -89,6 +96,7 @@ def request_from_fields(
         scheme=scheme,
         version=known,
         upgrade=upgrade,
+        absolute_form=absolute,
     )
     return request, Framing(
         0 if length is None and not chunked else length, chunked, fields.keep_alive(known), expects, trailers
@@ -104,17 +112,20 @@ def _placeholder(length: int | None, chunked: bool) -> Body:
 
 def _target(
     method: str, target: bytes, version: HttpVersion, hosts: list[bytes], limits: Limits, scheme: str
-) -> tuple[str, str, str]:
-    """Return scheme, authority and path: the target's own authority wins over Host (RFC 9112 section 3.2.2)."""
+) -> tuple[str, str, str, bool]:
+    """Return scheme, authority and path, and whether the target has all three: then Host is not heeded.
+
+    Source: RFC 9112 section 3.2.2.
+    """
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise BadRequest(f"an HTTP/{version} request needs exactly one Host, not {len(hosts)}")
     authority = check_authority(hosts[0]) if hosts else ""
     if method == "CONNECT":
         if version == "1.0":
             raise BadRequest("CONNECT needs HTTP/1.1")
-        return scheme, check_authority(target, port_needed=True), ""
+        return scheme, check_authority(target, port_needed=True), "", False
     if target.startswith(b"/") or target == b"*":
-        return scheme, authority, check_path(target, method, limits.max_target)
+        return scheme, authority, check_path(target, method, limits.max_target), False
     name, mark, rest = target.partition(b"://")
     name = name.lower()
     if not mark or name not in {b"http", b"https"}:
@@ -125,7 +136,7 @@ def _target(
         path = b"*" if method == "OPTIONS" else b"/"  # RFC 9112 section 3.2.4
     elif path.startswith(b"?"):
         path = b"/" + path
-    return name.decode("ascii"), check_authority(rest[:end]), check_path(path, method, limits.max_target)
+    return name.decode("ascii"), check_authority(rest[:end]), check_path(path, method, limits.max_target), True
 
 
 def _request_length(method: str, version: HttpVersion, fields: Fields) -> tuple[int | None, bool]:
@@ -229,6 +240,8 @@ def check_target(request: Request) -> None:
         check_authority(request.authority.encode("latin-1", "replace"), port_needed=request.method == "CONNECT")
     if request.method != "CONNECT":
         check_path(request.path.encode("latin-1", "replace"), request.method, _ANY_TARGET)
+    if request.absolute_form and request.scheme not in {"http", "https"}:
+        raise BadRequest(f"scheme {request.scheme[:16]!r} is neither http nor https")
 
 
 def check_response(response: Response) -> None:

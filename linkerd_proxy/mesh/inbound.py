@@ -57,7 +57,7 @@ def inbound(
     """
     connect = Connect(*app, timeout=connect_timeout)
     return accepting(
-        Client(codec=codec) | connect,
+        Client(codec=codec, absolute_form=True) | connect,
         connect,
         identity=identity,
         require_identity=require_identity,

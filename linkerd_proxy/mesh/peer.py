@@ -66,7 +66,7 @@ def asking(
     if endpoint.identity is None:
         return OutboundHeaders() | Client(codec=codec) | dial
     # Which replica the next request goes to is not known: this one's wish to be left alone is not the client's matter.
-    upgraded = Upgrade(close=False) | Client(protocol="h2", codec=codec, limits=BETWEEN_PROXIES)
+    upgraded = Upgrade(close=False) | Client(protocol="h2", codec=codec, limits=BETWEEN_PROXIES, absolute_form=True)
     return OutboundHeaders(endpoint.identity) | upgraded | dial
 
 
@@ -133,7 +133,7 @@ def leading(
     """
     connect = Connect(timeout=connect_timeout)
     plain = Metrics[Dial](labels) | connect
-    requests: Stack[Exchange] = OutboundHeaders() | Client(codec=codec) | plain
+    requests: Stack[Exchange] = OutboundHeaders() | Client(codec=codec, absolute_form=True) | plain
     bytes_: Stack[Connection] = Forward() | plain
     if not peers:
         return requests, bytes_
@@ -141,7 +141,7 @@ def leading(
         where: reaching(Aim(peer.identity, peer.tagged_port), peer.identity, identity, connect, labels)
         for where, peer in peers.items()
     }
-    upgraded = Upgrade() | Client(protocol="h2", codec=codec, limits=BETWEEN_PROXIES)
+    upgraded = Upgrade() | Client(protocol="h2", codec=codec, limits=BETWEEN_PROXIES, absolute_form=True)
     asked = {where: OutboundHeaders(peers[where].identity) | upgraded | dial for where, dial in aimed.items()}
     forwarded = {where: Forward() | dial for where, dial in aimed.items()}
     return Destinations[Exchange](asked, requests), Destinations[Connection](forwarded, bytes_)

@@ -81,7 +81,7 @@ def reverse_proxy(
         port = next((one.port for one in map(_address, targets) if isinstance(one, Address)), None)
         # To a Unix socket no header can say which port is meant: there is none.
         dial = SendTransportHeader(port) | Originate(identity, peer_identity, alpn=(ALPN,) if port else ()) | connect
-        upgraded = Upgrade() | Client(protocol="h2", codec=codec, limits=BETWEEN_PROXIES)
+        upgraded = Upgrade() | Client(protocol="h2", codec=codec, limits=BETWEEN_PROXIES, absolute_form=True)
         ask = OutboundHeaders(peer_identity) | upgraded | dial
     return accepting(
         ask,

@@ -214,7 +214,7 @@ def outbound(link, *, upgrade=None, limits=None):
         | Rescue()
         | OutboundHeaders(APP)
         | (upgrade or Upgrade())
-        | Client(protocol="h2", limits=limits or Limits())
+        | Client(protocol="h2", limits=limits or Limits(), absolute_form=True)
         | link
     )
 
@@ -225,11 +225,11 @@ def inbound(application, *, limits=BETWEEN_PROXIES):
 
 
 @asynccontextmanager
-async def mesh(application=None, *, tls=MESHED, upgrade=None, limits=None, inner=None, peer=None):
+async def mesh(application=None, *, tls=MESHED, upgrade=None, limits=None, inner=None, peer=None, absolute_form=True):
     """Yield two proxies before an application that is served over HTTP once more."""
     application = application or Application()
     between, last = [], []
-    leaf = inner or Client() | Link(Http() | Leaf(application), wires=last)
+    leaf = inner or Client(absolute_form=absolute_form) | Link(Http() | Leaf(application), wires=last)
     link = Link(peer or inbound(leaf), tls, between)
     async with trio.open_nursery() as nursery, opened(outbound(link, upgrade=upgrade, limits=limits)) as service:
         yield Mesh(service, nursery, application, between, last)

@@ -162,6 +162,82 @@ async def test_what_the_field_says(told, version):
     assert request.version == "2"
 
 
+@pytest.mark.parametrize(
+    ("told", "absolute"),
+    [
+        ("HTTP/1.1", False),
+        ("HTTP/1.1; absolute-form", True),
+        ("HTTP/1.0;absolute-form", True),
+        ("HTTP/1.1; origin-form", False),
+        ("HTTP/1.1; absolute-form; x", False),
+        ("HTTP/1.2; absolute-form", False),
+    ],
+)
+async def test_the_targets_form_is_told(told, absolute):
+    request, _ = await downgraded([told], authority="app")
+    assert request.absolute_form is absolute
+    request, _ = await downgraded([told])  # of no host there is no whole URL
+    assert not request.absolute_form
+
+
+async def test_the_targets_form_is_believed_of_nobody_else():
+    told = ["HTTP/1.1; absolute-form"]
+    for tls in (None, Tls(), Tls(server_name="app.ns")):
+        request, _ = await downgraded(told, tls=tls, authority="app")
+        assert not request.absolute_form
+    request, _ = await downgraded(told, version="1.1", authority="app")
+    assert not request.absolute_form
+    request, _ = await downgraded(told, upgrade="websocket", authority="app")
+    assert not request.absolute_form
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+@pytest.mark.parametrize(
+    ("asked", "got", "host"),
+    [
+        (b"GET http://app/x?y", b"GET http://app/x?y", b"app"),
+        (b"GET http://app", b"GET http://app/", b"app"),
+        (b"GET HTTPS://other:8443/x", b"GET https://other:8443/x", b"other:8443"),  # the target wins over Host
+        (b"OPTIONS http://app", b"OPTIONS http://app", b"app"),
+        (b"OPTIONS http://app/", b"OPTIONS http://app/", b"app"),
+        (b"GET /x", b"GET /x", b"app"),
+        (b"OPTIONS *", b"OPTIONS *", b"app"),
+    ],
+)
+async def test_the_application_gets_the_targets_form_that_the_client_sent(asked, got, host, version):
+    async with mesh() as two:
+        answer = await two.ask(asked + b" HTTP/" + version + b"\r\nhost: app\r\nl5d-orig-proto: HTTP/1.1\r\n\r\n")
+        (between,), (last,) = two.between, two.last
+    assert between.sent.startswith(H2)
+    assert last.sent.startswith(got + b" HTTP/" + version + b"\r\nhost: " + host + b"\r\n")
+    assert hidden(b"l5d-orig-proto", last.sent, answer)
+    assert answer.startswith(b"HTTP/" + version + b" 200 OK\r\n")
+
+
+async def test_an_origin_gets_origin_form_by_default():
+    for asked in (b"GET http://app/x", b"GET /x"):
+        async with mesh(absolute_form=False) as two:
+            await two.ask(asked + b" HTTP/1.1\r\nhost: app\r\n\r\n")
+            (last,) = two.last
+        assert last.sent.startswith(b"GET /x HTTP/1.1\r\nhost: app\r\n")
+
+
+async def test_a_field_of_the_clients_own_does_not_change_the_form():
+    for told in (b"HTTP/1.1; absolute-form", b"HTTP/1.0; absolute-form"):
+        async with mesh() as two:
+            await two.ask(b"GET /x HTTP/1.1\r\nhost: app\r\nl5d-orig-proto: " + told + b"\r\n\r\n")
+            (last,) = two.last
+        assert last.sent.startswith(b"GET /x HTTP/1.1\r\nhost: app\r\n")
+
+
+async def test_a_websocket_keeps_its_targets_form_too():
+    asked = b"GET http://app/ws HTTP/1.1\r\nhost: app\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    async with mesh() as two:
+        await two.ask(asked)
+        (last,) = two.last
+    assert last.sent.startswith(b"GET http://app/ws HTTP/1.1\r\nhost: app\r\n")
+
+
 async def test_only_an_authenticated_peer_is_believed_and_only_in_http_2():
     for tls in (None, Tls(), Tls(server_name="app.ns")):
         request, response = await downgraded(["HTTP/1.0"], tls=tls)

@@ -71,6 +71,7 @@ class Heads:
         request.scheme = kept.scheme
         request.version = kept.version
         request.upgrade = kept.upgrade
+        request.absolute_form = kept.absolute_form
         return request, framing
 
     def _split(self, head: bytes) -> list[bytes] | None:

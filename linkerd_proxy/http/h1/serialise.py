@@ -75,6 +75,9 @@ def _request_lines(request: Request, old: bool) -> bytes:
     """Return the request line and Host, after checking what is in them."""
     check_target(request)
     target = request.authority if request.method == "CONNECT" else request.path
+    if request.absolute_form and request.authority and request.method != "CONNECT":
+        # Host says the same below: nobody can read this request as one for another host.
+        target = f"{request.scheme}://{request.authority}{'' if target == '*' else target}"
     if old and not request.authority:
         return f"{request.method} {target} HTTP/1.0\r\n".encode("ascii")
     version = "1.0" if old else "1.1"
