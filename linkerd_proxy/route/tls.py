@@ -13,8 +13,7 @@ import trio
 from linkerd_proxy.core.stack import Service, Stack, opened
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import DetectTimeout, InvalidConfiguration, NoRoute
-from linkerd_proxy.io.client_hello import MAX_BYTES, ClientHelloReader
-from linkerd_proxy.io.rewind import Rewound
+from linkerd_proxy.io.hear import Heard, hear
 from linkerd_proxy.route.key import parse_host, split_authority
 
 __all__ = ["TlsRoute"]
@@ -34,7 +33,8 @@ class TlsRoute(Stack[Connection]):
 
     Args:
         routes: The branches by name.
-        otherwise: For other names, clients that name none, and what is no TLS.
+        otherwise: For other names, clients that name none, and what is no TLS. Without it, a client that closes before
+            it said anything is served nothing and is no error.
         timeout: Seconds that the client has to send its ClientHello, in all.
 
     Raises:
@@ -72,19 +72,14 @@ class TlsRoute(Stack[Connection]):
                 otherwise = await exits.enter_async_context(opened(self.otherwise))
 
             async def service(connection: Connection) -> None:
-                name: str | None = None
                 if connection.tls is not None:
                     name = connection.tls.server_name
                 else:
-                    with trio.move_on_after(self.timeout) as scope:
-                        name, connection = await _hear(connection)
-                    if scope.cancelled_caught:
-                        raise DetectTimeout(
-                            "the client's ClientHello was not complete",
-                            layer="TlsRoute",
-                            waited=self.timeout,
-                            remedy="look into the client, or raise TlsRoute(timeout=...)",
-                        )
+                    heard = await self._hear(connection.stream)
+                    if not heard.data and otherwise is None:
+                        return  # a probe or a scan: nobody to serve, and no failure either
+                    name = None if heard.hello is None else heard.hello.server_name
+                    connection = connection.with_stream(heard.put_back())
                 inner = _find(live, name) or otherwise
                 if inner is None:
                     asked = f"the server name {name[:_SHOWN]!r}" if name else "clients that name no server by TLS"
@@ -92,6 +87,16 @@ class TlsRoute(Stack[Connection]):
                 await inner(connection)
 
             yield service
+
+    async def _hear(self, stream: trio.abc.HalfCloseableStream) -> Heard:
+        with trio.move_on_after(self.timeout):
+            return await hear(stream)
+        raise DetectTimeout(
+            "the client's ClientHello was not complete",
+            layer="TlsRoute",
+            waited=self.timeout,
+            remedy="look into the client, or raise TlsRoute(timeout=...)",
+        )
 
     def branches(self) -> Sequence[tuple[str, Stack[Any]]]:
         """Return the branches by their names."""
@@ -113,22 +118,3 @@ def _find(live: Mapping[str, Service[Connection]], name: str | None) -> Service[
         found = live.get("*" + name[dot:])
         dot = name.find(".", dot + 1)
     return found
-
-
-async def _hear(connection: Connection) -> tuple[str | None, Connection]:
-    """Receive the ClientHello and no more; return the name in it, and the connection with the bytes put back."""
-    reader = ClientHelloReader()
-    data = bytearray()
-    stream = connection.stream
-    if isinstance(stream, Rewound):  # what a layer outside put back need not be wrapped twice
-        data += stream.take()
-        stream = stream.stream
-    verdict = reader.feed(bytes(data)) if data else None
-    while verdict is None:
-        received = await stream.receive_some(MAX_BYTES - len(data))
-        if not received:
-            break
-        data += received
-        verdict = reader.feed(bytes(received))
-    name = reader.hello.server_name if verdict and reader.hello else None
-    return name, connection.with_stream(Rewound(stream, data) if data else stream)

@@ -16,11 +16,11 @@ from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Connection, Tls
 from linkerd_proxy.errors import HandshakeFailed, InvalidConfiguration
 from linkerd_proxy.io.client_hello import ClientHello
+from linkerd_proxy.io.hear import Heard, hear
 from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.tls.crowd import Crowd
 from linkerd_proxy.tls.engine import Engine
 from linkerd_proxy.tls.handshake import HandshakeMetrics, shake
-from linkerd_proxy.tls.hello import Heard, hear
 from linkerd_proxy.tls.identity import Identity, LiveIdentity
 from linkerd_proxy.tls.names import is_dns_like
 from linkerd_proxy.tls.refusal import Refused

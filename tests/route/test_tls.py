@@ -93,6 +93,10 @@ async def test_without_a_branch_there_is_no_route() -> None:
         await sent(route, b"hello")
 
 
+async def test_a_probe_that_says_nothing_is_no_failure() -> None:
+    await sent(TlsRoute({"a.com": Place("a")}))
+
+
 async def test_a_slow_hello_is_not_waited_for_for_ever(autojump_clock) -> None:
     _, connection = memory_connection()
     async with opened(TlsRoute({"a.com": Place("a")}, timeout=3)) as service:

@@ -4,13 +4,9 @@ import ssl
 
 from OpenSSL import crypto
 
-from linkerd_proxy.io.rewind import Rewound
-from linkerd_proxy.testing import memory_connection
 from linkerd_proxy.tls.context import mesh_context
-from linkerd_proxy.tls.hello import hear
 from linkerd_proxy.tls.verify import presented
 from tests.attack.test_bad_certificates import in_memory
-from tests.io.test_client_hello import real_hello
 from tests.tls.conftest import API, WEB, issuer_pem
 
 
@@ -40,21 +36,3 @@ def test_two_certificates_of_one_name_are_two(issuer):
     assert one is not other
     assert one.name == other.name == API
     assert one.certificate != other.certificate
-
-
-async def test_a_hello_that_was_read_is_handed_on_as_long_as_it_is_whole():
-    data = real_hello(WEB)
-    for taken in (0, 5):
-        _ours, connection = memory_connection()
-        first = await hear(Rewound(connection.stream, data))
-        rewound = Rewound(connection.stream, data, first.hello)
-        assert rewound.hello is first.hello
-        if taken:
-            await rewound.receive_some(taken)
-            assert rewound.hello is None
-        else:
-            heard = await hear(rewound)
-            assert heard.hello is first.hello
-            assert heard.data == data
-            assert heard.stream is connection.stream
-            assert rewound.hello is None

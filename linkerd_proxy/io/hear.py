@@ -27,8 +27,8 @@ class Heard:
     hello: ClientHello | None
 
     def put_back(self) -> trio.abc.HalfCloseableStream:
-        """Return a stream that gives the bytes out first."""
-        return Rewound(self.stream, self.data) if self.data else self.stream
+        """Return a stream that gives the bytes out first, and tells the next who asks what they are."""
+        return Rewound(self.stream, self.data, self.hello) if self.data else self.stream
 
 
 async def hear(stream: trio.abc.HalfCloseableStream) -> Heard:
