@@ -254,5 +254,17 @@ class Response:
         """Whether this answers the exchange: any status from 200, and 101 (switching protocols)."""
         return self.status >= 200 or self.status == 101
 
+    def replace(
+        self, *, headers: Headers | None = None, body: Body | None = None, version: HttpVersion | None = None
+    ) -> Response:
+        """Return a copy with some parts changed; the others are shared."""
+        return Response(
+            self.status,
+            self.headers if headers is None else headers,
+            self.body if body is None else body,
+            version=self.version if version is None else version,
+            declared_length=self.declared_length,
+        )
+
     def __repr__(self) -> str:
         return f"<Response {self.status} HTTP/{self.version}>"

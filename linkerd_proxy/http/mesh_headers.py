@@ -112,13 +112,7 @@ def _stripping(respond: Respond) -> Respond:
         raw = response.headers.raw
         clean = without_reserved(raw)
         if clean is not raw:
-            response = Response(
-                response.status,
-                Headers.of(clean),
-                response.body,
-                version=response.version,
-                declared_length=response.declared_length,
-            )
+            response = response.replace(headers=Headers.of(clean))
         await respond(response)
 
     return strip

@@ -129,7 +129,7 @@ class _Rescued:
         if response.is_final:
             self.answered = True
             if not isinstance(response.body, Whole) and self.exchange.request.is_grpc:
-                response = _with_body(response, _GrpcBody(response.body, self))
+                response = response.replace(body=_GrpcBody(response.body, self))
         try:
             await self.exchange.respond(response)
         except UpstreamProtocolError:
@@ -209,16 +209,6 @@ class _GrpcBody(Body):
 
     def __repr__(self) -> str:
         return f"<gRPC body over {self._body!r}>"
-
-
-def _with_body(response: Response, body: Body) -> Response:
-    return Response(
-        response.status,
-        response.headers,
-        body,
-        version=response.version,
-        declared_length=response.declared_length,
-    )
 
 
 def _grpc_fields(verdict: Verdict) -> list[tuple[str, str]]:

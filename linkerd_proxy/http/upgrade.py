@@ -162,10 +162,4 @@ def _as(request: Request, version: HttpVersion, raw: RawHeaders) -> Request:
 
 
 def _with(response: Response, raw: RawHeaders, version: HttpVersion) -> Response:
-    return Response(
-        response.status,
-        Headers.of(raw),
-        response.body,
-        version=version,
-        declared_length=response.declared_length,
-    )
+    return response.replace(headers=Headers.of(raw), version=version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,8 +12,9 @@ import trio
 
 from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.codes import CANCEL, code_in, code_of
-from linkerd_proxy.core.message import Body, Request, Response, Whole
+from linkerd_proxy.core.message import EMPTY, Body, Request, Response
 from linkerd_proxy.core.notes import Notes, close_notes, open_notes
+from linkerd_proxy.core.passing import counted, size_of
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import InvalidConfiguration
@@ -99,52 +100,31 @@ class AccessLog(Layer[Exchange, Exchange]):
 class _Seen:
     """What was seen of one exchange."""
 
-    __slots__ = ("_began", "_exchange", "_headed", "_received", "_sent", "_started", "response")
+    __slots__ = ("_began", "_exchange", "_headed", "_request", "_sent", "_started", "response")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._started = datetime.now(UTC).timestamp()  # the time of day is only told, never waited for
         self._began = self._headed = trio.current_time()
         self.response: Response | None = None
-        self._received = 0
-        self._sent = 0
+        self._request = exchange.request.replace(body=counted(exchange.request.body))
+        self._sent: Body = EMPTY
 
     def exchange(self) -> Exchange:
         """Return the exchange for the inner service."""
-        exchange = self._exchange
-        request = exchange.request
-        if isinstance(request.body, Whole):
-            self._received = len(request.body.data)
-        else:
-            request = request.replace(body=_Counted(request.body, self._take))
-        return Exchange(request, self._respond, exchange.connection)
+        return Exchange(self._request, self._respond, self._exchange.connection)
 
     async def _respond(self, response: Response) -> None:
         if response.is_final and self.response is None:
             self.response = response
             self._headed = trio.current_time()
-            if isinstance(response.body, Whole):
-                self._sent = len(response.body.data)
-            else:
-                response = Response(
-                    response.status,
-                    response.headers,
-                    _Counted(response.body, self._give),
-                    version=response.version,
-                    declared_length=response.declared_length,
-                )
+            self._sent = counted(response.body)
+            response = response.replace(body=self._sent)
         await self._exchange.respond(response)
-
-    def _take(self, size: int) -> None:
-        self._received += size
-
-    def _give(self, size: int) -> None:
-        self._sent += size
 
     def record(self, notes: Notes, failure: str, secrets: frozenset[str]) -> Record:
         """Return what there is to tell."""
-        exchange = self._exchange
-        request, connection = exchange.request, exchange.connection
+        request, connection = self._request, self._exchange.connection
         response = self.response
         tls = connection.tls
         referer = request.headers.get("referer") or ""
@@ -159,8 +139,8 @@ class _Seen:
             user_agent=request.headers.get("user-agent") or "",
             referer=redacted(referer, secrets) if referer else "",
             status=0 if response is None else response.status,
-            request_bytes=self._received,
-            response_bytes=self._sent,
+            request_bytes=size_of(self._request.body),
+            response_bytes=size_of(self._sent),
             total=trio.current_time() - self._began,
             processing=self._headed - self._began,
             route=notes.route,
@@ -177,27 +157,3 @@ def _called(request: Request) -> str:
         if value := request.headers.get(name):
             return value
     return ""
-
-
-class _Counted(Body):
-    """A body whose bytes are counted."""
-
-    __slots__ = ("_body", "_count")
-
-    def __init__(self, body: Body, count: Callable[[int], None]) -> None:
-        super().__init__(body.length)
-        self.trailers = body.trailers
-        self._body = body
-        self._count = count
-
-    async def pull(self) -> bytes:
-        """Return the next chunk."""
-        chunk = await self._body.pull()
-        if chunk:
-            self._count(len(chunk))
-        else:
-            self.trailers = self._body.trailers
-        return chunk
-
-    def __repr__(self) -> str:
-        return f"<counted {self._body!r}>"

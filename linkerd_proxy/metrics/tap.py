@@ -13,7 +13,8 @@ from typing_extensions import TypeVar
 
 from linkerd_proxy.core.classify import grpc_status_of
 from linkerd_proxy.core.codes import CANCEL, code_in, code_of
-from linkerd_proxy.core.message import Body, Response, Whole
+from linkerd_proxy.core.message import EMPTY, Body, Response
+from linkerd_proxy.core.passing import counted, size_of
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.headers import Headers
@@ -132,11 +133,9 @@ class _Watched:
         self._started = trio.current_time()
         self._original = exchange
         self.response: Response | None = None
-        self._sent: Body | None = None
+        self._sent: Body = EMPTY
         request = exchange.request
-        if not isinstance(request.body, Whole):
-            request = request.replace(body=_Counted(request.body))
-        self._request = request
+        self._request = request = request.replace(body=counted(request.body))
         self.exchange: Exchange = Exchange(request, self._respond, exchange.connection)
 
     def begin(self, labels: tuple[tuple[str, str], ...]) -> None:
@@ -154,16 +153,8 @@ class _Watched:
             for tap in self._taps:
                 fields = _fields(response.headers) if tap.headers else ()
                 tap.push(ResponseBegun(self._id, response.status, after, fields))
-            self._sent = response.body
-            if not isinstance(response.body, Whole):
-                self._sent = _Counted(response.body)
-                response = Response(
-                    response.status,
-                    response.headers,
-                    self._sent,
-                    version=response.version,
-                    declared_length=response.declared_length,
-                )
+            self._sent = counted(response.body)
+            response = response.replace(body=self._sent)
         await self._original.respond(response)
 
     def end(self, error: str) -> None:
@@ -174,38 +165,13 @@ class _Watched:
             self._id,
             response.status if response is not None else 0,
             trio.current_time() - self._started,
-            _size(self._request.body),
-            _size(self._sent),
+            size_of(self._request.body),
+            size_of(self._sent),
             grpc_status,
             error,
         )
         for tap in self._taps:
             tap.push(ResponseEnded(*how, _fields(sent) if tap.headers and sent is not None else ()))
-
-
-class _Counted(Body):
-    """A body that counts what is pulled of it."""
-
-    __slots__ = ("body", "size")
-
-    def __init__(self, body: Body) -> None:
-        super().__init__(body.length)
-        self.body = body
-        self.size = 0
-        self.trailers = body.trailers
-
-    async def pull(self) -> bytes:
-        """Return the next chunk."""
-        chunk = await self.body.pull()
-        self.size += len(chunk)
-        self.trailers = self.body.trailers
-        return chunk
-
-
-def _size(body: Body | None) -> int:
-    if isinstance(body, _Counted):
-        return body.size
-    return (body.length or 0) if body is not None else 0
 
 
 def _where(connection: Connection) -> tuple[str, str, str, str]:

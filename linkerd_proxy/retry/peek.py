@@ -27,13 +27,7 @@ async def peek(response: Response, limit: int, patience: float) -> tuple[Respons
     ahead = _Peeked(body)
     with trio.move_on_after(patience):
         await ahead.fill(limit)
-    seen = Response(
-        response.status,
-        response.headers,
-        ahead,
-        version=response.version,
-        declared_length=response.declared_length,
-    )
+    seen = response.replace(body=ahead)
     return seen, grpc_status_of(seen) if ahead.ended else ""
 
 

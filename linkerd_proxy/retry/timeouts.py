@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from linkerd_proxy.core.message import Body, Request, Response, Whole
+from linkerd_proxy.core.passing import Passing
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.duration import parse_duration
@@ -125,13 +126,7 @@ class _Timed:
     async def _respond(self, response: Response) -> None:
         self._moved()
         if not isinstance(response.body, Whole):
-            response = Response(
-                response.status,
-                response.headers,
-                _Watched(response.body, self._moved),
-                version=response.version,
-                declared_length=response.declared_length,
-            )
+            response = response.replace(body=_Watched(response.body, self._moved))
         await self._exchange.respond(response)
         self._moved()
 
@@ -161,30 +156,21 @@ class _Timed:
         return IdleTimeout("nothing moved in either direction", layer="Timeouts", waited=self._idle)
 
 
-class _Watched(Body):
+class _Watched(Passing):
     """A body that tells when it moves, and when it has ended."""
 
-    __slots__ = ("_body", "_ended", "_moved")
+    __slots__ = ("_ended", "_moved")
 
     def __init__(self, body: Body, moved: Callable[[], None], ended: Callable[[], None] | None = None) -> None:
-        super().__init__(body.length)
-        self.trailers = body.trailers
-        self._body = body
+        super().__init__(body)
         self._moved = moved
         self._ended = ended
 
-    async def pull(self) -> bytes:
-        """Return the next chunk."""
-        chunk = await self._body.pull()
+    def passed(self, chunk: bytes) -> None:
+        """Tell."""
         self._moved()
-        if not chunk:
-            self.trailers = self._body.trailers
-            if self._ended is not None:
-                self._ended()
-        return chunk
-
-    def __repr__(self) -> str:
-        return f"<watched {self._body!r}>"
+        if not chunk and self._ended is not None:
+            self._ended()
 
 
 def _call_deadline(request: Request) -> float | None:

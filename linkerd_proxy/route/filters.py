@@ -132,13 +132,7 @@ class ResponseHeaderModifier(_Modifier):
 
         async def respond(response: Response) -> None:
             if response.is_final:
-                response = Response(
-                    response.status,
-                    self.changed(response.headers),
-                    response.body,
-                    version=response.version,
-                    declared_length=response.declared_length,
-                )
+                response = response.replace(headers=self.changed(response.headers))
             await send(response)
 
         await inner(work.answering(respond))

@@ -13,6 +13,7 @@ import trio
 
 from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.message import Body, Request, Response, Whole
+from linkerd_proxy.core.passing import Passing
 from linkerd_proxy.core.stack import Layer, Service, Stack, opened
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import InvalidConfiguration
@@ -144,25 +145,21 @@ async def _drop(response: Response) -> None:
         pass
 
 
-class _Tee(Body):
+class _Tee(Passing):
     """A body that keeps what passes, up to a limit, and tells when its end has passed."""
 
-    __slots__ = ("_body", "_kept", "_left", "_tell", "ended", "too_large")
+    __slots__ = ("_kept", "_left", "_tell", "ended", "too_large")
 
     def __init__(self, body: Body, limit: int, tell: Callable[[bytes, Headers | None], None]) -> None:
-        super().__init__(body.length)
-        self.trailers = body.trailers
-        self._body = body
+        super().__init__(body)
         self._kept: list[bytes] = []
         self._left = limit
         self._tell = tell
         self.ended = False
         self.too_large = False
 
-    async def pull(self) -> bytes:
-        """Return the next chunk."""
-        chunk = await self._body.pull()
-        self.trailers = self._body.trailers
+    def passed(self, chunk: bytes) -> None:
+        """Keep it, or tell."""
         if not chunk:
             if not self.ended and not self.too_large:
                 self.ended = True
@@ -175,10 +172,6 @@ class _Tee(Body):
                 self._kept.clear()
             else:
                 self._kept.append(chunk)
-        return chunk
-
-    def __repr__(self) -> str:
-        return f"<copying {self._body!r}>"
 
 
 class _NoStream(trio.abc.HalfCloseableStream):

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from linkerd_proxy.core.message import Body, Request, Response
+from linkerd_proxy.core.passing import Passing
 from linkerd_proxy.core.stack import Service, Stack, opened
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import AlreadyAnswered, NotAnswered
@@ -176,20 +177,16 @@ class _Handed(Body):
         return f"<body of a call, {'ended' if self._call.ended else 'open'}>"
 
 
-class _Watched(Body):
+class _Watched(Passing):
     """A request body that tells when it has ended: one of the two directions of a tunnel."""
 
-    __slots__ = ("_body", "_ended")
+    __slots__ = ("_ended",)
 
     def __init__(self, body: Body, ended: trio.Event) -> None:
-        super().__init__(body.length)
-        self._body = body
+        super().__init__(body)
         self._ended = ended
 
-    async def pull(self) -> bytes:
-        """Return the next chunk."""
-        chunk = await self._body.pull()
-        self.trailers = self._body.trailers
+    def passed(self, chunk: bytes) -> None:
+        """Look for the end."""
         if not chunk:
             self._ended.set()
-        return chunk

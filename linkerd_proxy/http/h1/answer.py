@@ -118,13 +118,7 @@ class Answer:
         self.keep_alive = False
         headers = response.headers.copy()
         headers.remove("connection")
-        return Response(
-            response.status,
-            headers,
-            response.body,
-            version=response.version,
-            declared_length=response.declared_length,
-        )
+        return response.replace(headers=headers)
 
     async def _stream(self, head: bytes, body: Body, length: int | None, chunked: bool) -> None:
         server = self._server
