@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from linkerd_proxy.balance.breaker import Outcome
-from linkerd_proxy.balance.hints import retry_after_of
+from linkerd_proxy.balance.hints import hint_of
 from linkerd_proxy.balance.replica import Replica
 from linkerd_proxy.core.attempt import current_attempt
 from linkerd_proxy.core.classify import Verdict, grpc_status_of
@@ -231,7 +231,7 @@ class ExchangeFlight(Flight):
         if (verdict == "failure" and status >= 500) or limited or grpc_status in _PENALISED:
             hint = None
             if status in {429, 503} or grpc_status:
-                hint = retry_after_of(response.headers, response.body.trailers)
+                hint = hint_of(response)
             self.penalise(now, hint)
         else:
             self.arrived(now)

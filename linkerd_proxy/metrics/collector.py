@@ -14,6 +14,7 @@ from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.backoff import Backoff
 from linkerd_proxy.core.message import Request, Response, Whole
 from linkerd_proxy.core.own import own_connection
+from linkerd_proxy.core.pushback import retry_after_of
 from linkerd_proxy.core.stack import Service, Stack
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import BadGateway, InvalidConfiguration, NotAnswered, ResponseTimeout
@@ -132,5 +133,4 @@ class Collector:
             raise ResponseTimeout("the collector did not answer", layer="Otlp", waited=self._timeout)
         if not answers:
             raise NotAnswered("the collector's stack did not answer", layer="Otlp")
-        text = answers[0].headers.get("retry-after") or ""
-        return answers[0].status, min(60.0, float(text)) if text.isascii() and text.isdigit() else 0.0
+        return answers[0].status, min(60.0, retry_after_of(answers[0].headers) or 0.0)

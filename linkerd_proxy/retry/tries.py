@@ -15,6 +15,7 @@ from linkerd_proxy.core.backoff import Backoff
 from linkerd_proxy.core.expiry import Expiry, Limited
 from linkerd_proxy.core.message import EMPTY, Request, Response, Whole
 from linkerd_proxy.core.notes import current_notes
+from linkerd_proxy.core.pushback import grpc_pushback_of, retry_after_of
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import AlreadyAnswered, ResponseTimeout
@@ -24,7 +25,6 @@ from linkerd_proxy.retry.budget import Account
 from linkerd_proxy.retry.grpc_timeout import format_grpc_timeout, parse_grpc_timeout
 from linkerd_proxy.retry.peek import peek
 from linkerd_proxy.retry.plan import BROKEN, UNSENT, Plan
-from linkerd_proxy.retry.pushback import pushback
 from linkerd_proxy.retry.replay import Replay
 
 __all__ = ["Counters", "Means", "Tries"]
@@ -266,7 +266,7 @@ class Tries:
             if self._number:
                 self._means.counters.successes.value += 1
             return response
-        if not plan.repeats(request) or not self._withdraw(pushback(response, grpc=grpc)):
+        if not plan.repeats(request) or not self._withdraw(_pushback(response, grpc=grpc)):
             return response
         self._again = True
         await self._drain(response)
@@ -331,3 +331,11 @@ class Tries:
     def __repr__(self) -> str:
         state = "answered" if self._answered else f"try {self._number + 1} of {self._plan.limit + 1}"
         return f"<Tries of {self._request!r}, {state}>"
+
+
+def _pushback(response: Response, *, grpc: bool) -> float:
+    """Return the seconds for which the upstream wants no further try: 0 if it says nothing, infinity for never."""
+    seconds = grpc_pushback_of(response) if grpc else None
+    if seconds is None:
+        seconds = retry_after_of(response.headers)
+    return seconds or 0.0

@@ -379,8 +379,9 @@ async def test_the_upstreams_retry_after_is_waited_for(autojump_clock):
     assert upstream.times == pytest.approx([0, 2])
 
 
-async def test_an_upstream_that_wants_more_patience_has_its_answer_handed_on(autojump_clock):
-    upstream = Upstream([Response(503, [("retry-after", "120")]), 200])
+@pytest.mark.parametrize("seconds", ["120", "99999999999"])
+async def test_an_upstream_that_wants_more_patience_has_its_answer_handed_on(seconds, autojump_clock):
+    upstream = Upstream([Response(503, [("retry-after", seconds)]), 200])
     assert await ask(Retry() | upstream) == (503, b"")
     assert metric("route_retryable_total", skipped="pushback") == 1
 
@@ -391,6 +392,14 @@ async def test_grpc_pushback_is_obeyed(pushback, times, autojump_clock):
     await ask(Retry(grpc="unavailable", backoff=QUICK) | upstream, rpc())
     assert len(upstream.asked) == times
     assert upstream.times[-1] == pytest.approx(0.04 if times == 2 else 0)
+
+
+@pytest.mark.parametrize(("pushback", "after"), [("1500", 1.5), (None, 2)])
+async def test_what_http_says_counts_for_grpc_where_grpc_says_nothing(pushback, after, autojump_clock):
+    told = {"retry_after": "2"} | ({} if pushback is None else {"grpc_retry_pushback_ms": pushback})
+    upstream = Upstream([grpc(14, in_head=True, **told), grpc(0)])
+    await ask(Retry(grpc="unavailable", patience=3, backoff=QUICK) | upstream, rpc())
+    assert upstream.times == pytest.approx([0, after])
 
 
 # --- gRPC --------------------------------------------------------------------------------------

@@ -4,11 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linkerd_proxy.core.message import Response
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.retry.conditions import parse_grpc, parse_http, parse_limit
 from linkerd_proxy.retry.grpc_timeout import format_grpc_timeout, parse_grpc_timeout
-from linkerd_proxy.retry.pushback import pushback, retry_after
 
 
 @pytest.mark.parametrize(
@@ -64,35 +62,3 @@ def test_grpc_timeouts_that_we_write_are_never_longer_than_meant(seconds):
     assert back is not None
     assert back <= seconds + 1e-9 * max(1, seconds)
     assert back >= seconds * (1 - 1e-5) - 1e-6
-
-
-@pytest.mark.parametrize(
-    ("text", "date", "seconds"),
-    [
-        ("0", None, 0),
-        ("7", None, 7),
-        (" 7 ", None, 7),
-        ("-1", None, 0),
-        ("1.5", None, 0),
-        ("soon", None, 0),
-        ("99999999999", None, 0),
-        ("Wed, 25 Nov 2026 00:00:10 GMT", "Wed, 25 Nov 2026 00:00:00 GMT", 10),
-        ("Wed, 25 Nov 2026 00:00:00 GMT", "Wed, 25 Nov 2026 00:00:10 GMT", 0),
-        ("Wed, 25 Nov 1998 00:00:00 GMT", "rubbish", 0),
-        ("Wed, 99 Nov 2026 00:00:00 GMT", None, 0),
-    ],
-)
-def test_retry_after_is_a_number_or_a_date(text, date, seconds):
-    assert retry_after(text, date) == seconds
-
-
-@given(st.text())
-def test_no_retry_after_does_any_harm(text):
-    assert retry_after(text, text) >= 0
-
-
-def test_what_http_says_counts_for_grpc_where_grpc_says_nothing():
-    response = Response(503, [("retry-after", "3")])
-    assert pushback(response, grpc=True) == pushback(response, grpc=False) == 3
-    response.headers.add("grpc-retry-pushback-ms", "1500")
-    assert (pushback(response, grpc=True), pushback(response, grpc=False)) == (1.5, 3)
