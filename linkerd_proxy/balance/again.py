@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from random import Random
 
 from typing_extensions import TypeVar
@@ -42,7 +42,7 @@ def choose_probe(
 
 
 def choose_elsewhere(
-    replicas: Iterable[Replica[A]], tried: list[AnyAddress], now: float, dice: Random
+    replicas: Iterable[Replica[A]], tried: Collection[AnyAddress], now: float, dice: Random
 ) -> Replica[A] | None:
     """Return the less loaded of two ready endpoints where the work has not been, or None if it has been everywhere.
 

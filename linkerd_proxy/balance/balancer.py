@@ -8,7 +8,7 @@ from typing import Generic
 import trio
 from typing_extensions import TypeVar
 
-from linkerd_proxy.balance.flight import DialFlight, ExchangeFlight, Flight
+from linkerd_proxy.balance.flight import DialFlight, ExchangeFlight, Flight, WorkFlight
 from linkerd_proxy.balance.pool import Pool
 from linkerd_proxy.balance.replica import Replica
 from linkerd_proxy.balance.states import STATES
@@ -32,13 +32,14 @@ def _is_late(error: BaseException | None) -> bool:
 class Balancer(Generic[A]):
     """One opened ``Balance``: a service that can tell how its endpoints are."""
 
-    __slots__ = ("_choice", "_elsewhere", "_failfast", "_gauges", "_health", "_name", "_pool", "_waiting")
+    __slots__ = ("_choice", "_clock", "_elsewhere", "_failfast", "_gauges", "_health", "_name", "_pool", "_waiting")
 
     def __init__(self, name: str, pool: Pool[A], failfast: float, registry: Registry, labels: dict[str, str]) -> None:
         self._name = name
         self._pool = pool
         self._choice = pool.choice
         self._health = pool.health
+        self._clock = pool.health.clock
         self._failfast = failfast
         self._elsewhere: Counter = registry.counter(
             "balancer_redirected_total", "Work that went to another endpoint since one could not be reached", **labels
@@ -50,7 +51,7 @@ class Balancer(Generic[A]):
 
     async def __call__(self, work: A) -> None:
         """Serve one piece of work at an endpoint, waiting for one if none is ready."""
-        now = trio.current_time()
+        now = self._clock()
         replica = self._choice.pick(work, now)
         deadline = now + self._failfast
         failure: ConnectFailed | None = None
@@ -89,7 +90,7 @@ class Balancer(Generic[A]):
             return ExchangeFlight(self._health, replica, now, work)
         if isinstance(work, Dial):
             return DialFlight(self._health, replica, now, work)
-        return Flight(self._health, replica, now)
+        return WorkFlight(self._health, replica, now)
 
     async def _wait(self, work: A, deadline: float, failure: ConnectFailed | None) -> Replica[A]:
         pool = self._pool

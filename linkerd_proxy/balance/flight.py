@@ -27,7 +27,7 @@ from linkerd_proxy.errors import (
 if TYPE_CHECKING:
     from linkerd_proxy.balance.health import Health
 
-__all__ = ["Classify", "DialFlight", "ExchangeFlight", "Flight"]
+__all__ = ["Classify", "DialFlight", "ExchangeFlight", "Flight", "WorkFlight"]
 
 Classify: TypeAlias = Callable[[int, str, str], Verdict]
 """Judges an answer by its HTTP status, its gRPC status and the failure's code, the last two perhaps empty."""
@@ -48,10 +48,25 @@ _PENALISED = frozenset({"2", "4", "8", "13", "14", "15"})
 _EXHAUSTED = "8"
 
 
-class Flight:
-    """One piece of work of any kind at one endpoint; it counts from now on as pending there."""
+_NONE: tuple[str, ...] = ()  # a flight's kind has the slots: of two bases with slots nothing can be made
 
-    __slots__ = ("generation", "health", "judged", "pending", "probe", "replica", "started")
+
+class Flight:
+    """One piece of work at one endpoint; it counts from :meth:`begin` on as pending there.
+
+    Each kind of work has its kind of flight: that of an exchange is an exchange itself.
+    """
+
+    __slots__ = _NONE
+
+    generation: int
+    health: Health
+    judged: bool
+    """Whether the breaker has heard of it."""
+    pending: bool
+    probe: bool
+    replica: Replica[Any]
+    started: float
 
     blind = True
     """Whether nothing can be said before the end."""
@@ -61,21 +76,21 @@ class Flight:
         """Whether the work is as it was before, so that another endpoint may have it if this one wasn't reached."""
         return False
 
-    def __init__(self, health: Health, replica: Replica[Any], now: float) -> None:
-        self.health: Health = health
-        self.replica: Replica[Any] = replica
-        self.started: float = now
-        self.pending: bool = True
-        self.judged: bool = False
-        """Whether the breaker has heard of it."""
+    def begin(self, health: Health, replica: Replica[Any], now: float) -> None:
+        """Take its place at the endpoint."""
+        self.health = health
+        self.replica = replica
+        self.started = now
+        self.pending = True
+        self.judged = False
         replica.pending += 1
         replica.active += 1
         replica.tally.active += 1
         replica.picked += 1
-        self.probe: bool = replica.state == "probation"
-        if self.probe:
+        self.probe = probe = replica.state == "probation"
+        if probe:
             health.take(replica, blind=self.blind)
-        self.generation: int = replica.generation
+        self.generation = replica.generation
 
     def wrap(self, work: Any) -> Any:  # the kind of work is its caller's
         """Return the work for the endpoint, made to tell how it goes."""
@@ -84,8 +99,10 @@ class Flight:
     def arrived(self, now: float) -> None:
         """Note that the endpoint has answered: it took so long, and the work is no longer pending there."""
         if self.pending:
-            self.leave()
-            self.replica.ewma.sample(now - self.started, now)
+            self.pending = False
+            replica = self.replica
+            replica.pending -= 1
+            replica.ewma.sample(now - self.started, now)
 
     def served(self) -> None:
         """Note that the work ended well."""
@@ -150,24 +167,44 @@ class Flight:
         return f"<{type(self).__name__} at {self.replica!r}>"
 
 
-class ExchangeFlight(Flight):
+class WorkFlight(Flight):
+    """Work of any other kind at one endpoint, of which nothing is known before its end."""
+
+    __slots__ = ("generation", "health", "judged", "pending", "probe", "replica", "started")
+
+    def __init__(self, health: Health, replica: Replica[Any], now: float) -> None:
+        self.begin(health, replica, now)
+
+
+class ExchangeFlight(Flight, Exchange):
     """An exchange at one endpoint: judged by its answer's head, and a gRPC call by its end."""
 
-    __slots__ = ("exchange", "response", "send")
+    __slots__ = (
+        "generation",
+        "health",
+        "judged",
+        "pending",
+        "probe",
+        "replica",
+        "response",
+        "send",
+        "started",
+    )
 
     blind = False
 
     def __init__(self, health: Health, replica: Replica[Any], now: float, exchange: Exchange) -> None:
-        super().__init__(health, replica, now)
+        self.begin(health, replica, now)
         attempt = current_attempt()
         if attempt is not None:
             address = replica.endpoint.address
             if address not in attempt.tried:
-                attempt.tried.append(address)
+                attempt.tried += (address,)
         notes = current_notes()
         if notes is not None:
             notes.backend = str(replica.endpoint.address)
-        self.exchange: Exchange = exchange
+        self.request = exchange.request
+        self.connection = exchange.connection
         self.send: Respond = exchange.respond
         self.response: Response | None = None
 
@@ -178,14 +215,14 @@ class ExchangeFlight(Flight):
 
     def wrap(self, work: Exchange) -> Exchange:
         """Return the exchange with its answer watched."""
-        return Exchange(work.request, self.respond, work.connection)
+        return self
 
     def respond(self, response: Response) -> Awaitable[None]:
         """Look at an answer's head, and pass it on."""
         if self.response is None and (response.status >= 200 or response.status == 101):
             self.response = response
-            now = trio.current_time()
-            request = self.exchange.request
+            now = self.health.clock()
+            request = self.request
             if response.status >= 400 or (request.version == "2" and request.is_grpc) or self.health.judges_all:
                 self.look(response, now)
             else:
@@ -196,8 +233,8 @@ class ExchangeFlight(Flight):
 
     def look(self, response: Response, now: float) -> None:
         """Judge an answer that is no plain success, as far as its head tells."""
-        grpc_status = response.headers.get("grpc-status") if self.exchange.request.is_grpc else None
-        if self.exchange.request.is_grpc and grpc_status is None and response.status < 400:
+        grpc_status = response.headers.get("grpc-status") if self.request.is_grpc else None
+        if self.request.is_grpc and grpc_status is None and response.status < 400:
             self.arrived(now)
             if self.probe:  # its stream may go on for hours, and its end may still say otherwise
                 self.health.pass_for_now(self)
@@ -213,7 +250,7 @@ class ExchangeFlight(Flight):
             if self.probe:
                 self.health.abandon(self)
         elif not self.judged:
-            if self.exchange.request.is_grpc:
+            if self.request.is_grpc:
                 now = trio.current_time()
                 self.settle(self.judge(response, grpc_status_of(response), now), now)
                 return
@@ -238,7 +275,7 @@ class ExchangeFlight(Flight):
         return "limited" if limited else verdict
 
 
-class DialFlight(Flight):
+class DialFlight(WorkFlight):
     """A dial at one endpoint: its latency is that of connecting, its load is the connections in use."""
 
     __slots__ = ("connected", "use")

@@ -17,6 +17,7 @@ from linkerd_proxy.balance.roster import Roster
 from linkerd_proxy.balance.states import Event
 from linkerd_proxy.balance.tuning import Tuning
 from linkerd_proxy.core.classify import classify
+from linkerd_proxy.core.clock import open_clock
 
 __all__ = ["Health"]
 
@@ -34,7 +35,7 @@ class Health:
         ejected: Called with the reason whenever an endpoint goes out.
     """
 
-    __slots__ = ("_dice", "_ejected", "_name", "_roster", "_tuning", "classify", "judges_all", "measure")
+    __slots__ = ("_dice", "_ejected", "_name", "_roster", "_tuning", "classify", "clock", "judges_all", "measure")
 
     def __init__(
         self, name: str, roster: Roster[Any], tuning: Tuning, dice: Random, ejected: Callable[[Reason], None]
@@ -44,6 +45,7 @@ class Health:
         self._tuning = tuning
         self._dice = dice
         self._ejected = ejected
+        self.clock: Callable[[], float] = open_clock()
         self.classify: Classify = tuning.classify
         self.judges_all: bool = tuning.classify is not classify
         """Whether even answers below 400 may be failures."""

@@ -6,6 +6,7 @@ travels with the task, so no layer between has to pass it on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 
 from linkerd_proxy.address import AnyAddress
@@ -23,7 +24,7 @@ class Attempt:
         """How many tries there were before this one."""
         self.spare: bool = False
         """Whether another try can make up for this one, even if the upstream got the request and said nothing."""
-        self.tried: list[AnyAddress] = []
+        self.tried: tuple[AnyAddress, ...] = ()
         """The endpoints that the tries went to, so that the next one goes elsewhere."""
 
     def __repr__(self) -> str:
@@ -33,9 +34,8 @@ class Attempt:
 _current: ContextVar[Attempt | None] = ContextVar("linkerd_proxy.attempt", default=None)
 
 
-def current_attempt() -> Attempt | None:
-    """Return the try that this task serves, or None if nobody asks twice."""
-    return _current.get()
+current_attempt: Callable[[], Attempt | None] = _current.get
+"""Return the try that this task serves, or None if nobody asks twice."""
 
 
 def open_attempt() -> tuple[Attempt, Token[Attempt | None]]:

@@ -10,6 +10,7 @@ from typing import Self
 import trio
 
 from linkerd_proxy.core.background import open_background
+from linkerd_proxy.core.clock import open_clock
 from linkerd_proxy.core.kept_scope import KeptScope, Limit, kept_scope
 
 __all__ = ["Expiry", "Limited", "open_expiry"]
@@ -74,10 +75,11 @@ class Expiry:
         seconds: How long; more than 0.
     """
 
-    __slots__ = ("_blocks", "_sleeper", "seconds")
+    __slots__ = ("_blocks", "_clock", "_sleeper", "seconds")
 
     def __init__(self, seconds: float) -> None:
         self.seconds: float = seconds
+        self._clock = open_clock()
         self._blocks: dict[Limited, float] = {}
         self._sleeper: trio.lowlevel.Task | None = None
 
@@ -87,7 +89,7 @@ class Expiry:
 
     def add(self, block: Limited) -> None:
         """Let the time of a block begin."""
-        self._blocks[block] = trio.current_time() + self.seconds
+        self._blocks[block] = self._clock() + self.seconds
         if self._sleeper is not None:
             sleeper, self._sleeper = self._sleeper, None
             trio.lowlevel.reschedule(sleeper)

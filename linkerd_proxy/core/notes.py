@@ -7,6 +7,7 @@ pass them on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 
 __all__ = ["Notes", "close_notes", "current_notes", "open_notes"]
@@ -39,9 +40,8 @@ class Notes:
 _current: ContextVar[Notes | None] = ContextVar("linkerd_proxy.notes", default=None)
 
 
-def current_notes() -> Notes | None:
-    """Return the notes on the exchange that this task serves, or None if nobody wants any."""
-    return _current.get()
+current_notes: Callable[[], Notes | None] = _current.get
+"""Return the notes on the exchange that this task serves, or None if nobody wants any."""
 
 
 def open_notes() -> tuple[Notes, Token[Notes | None] | None]:

@@ -85,7 +85,8 @@ class Exchange:
     wants the answer; what ``response.body`` raises passes through unchanged, after the message was visibly aborted
     towards the client. Informational responses (1xx but 101) may come first, at most 16.
 
-    A layer that watches or changes the answer passes on ``exchange.answering(its_own_respond)``.
+    A layer that watches or changes the answer passes on ``exchange.answering(its_own_respond)``. One that keeps
+    something of each exchange may pass that on instead: a subclass whose ``respond`` is a method.
     """
 
     __slots__ = ("connection", "request", "respond")

@@ -15,6 +15,7 @@ __all__ = ["Account", "Budget"]
 
 _SLOTS = 10  # as in Linkerd: what was paid in expires in steps of a tenth of the ttl
 _MOST_PER_SECOND = 2**31 - 1
+_WHOLE = 1 - 1e-9  # what a sum of floats loses must not cost the last whole retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +73,14 @@ class Account:
     @property
     def balance(self) -> float:
         """How many retries could be made now, one after the other."""
-        return self.balance_at(trio.current_time())
+        self._expire(trio.current_time())
+        return max(0.0, round(self._reserve + self._paid, 9))
 
-    def balance_at(self, now: float) -> float:
-        """Return the same to somebody who knows what time it is."""
+    def covers(self, now: float) -> bool:
+        """Whether there is a retry in it, for somebody who knows what time it is."""
         if now >= self._ends:
             self._expire(now)
-        # What a sum of floats loses must not cost the last whole retry.
-        return max(0.0, round(self._reserve + self._paid, 9))
+        return self._reserve + self._paid >= _WHOLE
 
     def deposit(self, now: float) -> None:
         """Pay in for one request, which comes now."""
@@ -90,7 +91,7 @@ class Account:
 
     def withdraw(self) -> bool:
         """Take out one retry; return whether there was one."""
-        if self.balance < 1:
+        if not self.covers(trio.current_time()):
             return False
         self._slots[self._index] -= 1
         self._paid -= 1

@@ -9,9 +9,8 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-import trio
-
 from linkerd_proxy.core.backoff import Backoff
+from linkerd_proxy.core.clock import open_clock
 from linkerd_proxy.core.expiry import open_expiry
 from linkerd_proxy.core.shared import shared
 from linkerd_proxy.core.stack import Layer, Service
@@ -110,10 +109,11 @@ class Retry(Layer[Exchange, Exchange]):
         headers = self.headers
         limited = nullcontext() if self.timeout is None else open_expiry(self.timeout)
         async with shared(self.budget) as account, limited as expiry:
+            clock = open_clock()
             means = Means(inner, account, self.backoff, self.dice, counters, self.peek, self.patience, expiry)
 
             def service(exchange: Exchange) -> Awaitable[None]:
-                now = trio.current_time()
+                now = clock()
                 account.deposit(now)
                 request = exchange.request
                 own = plan

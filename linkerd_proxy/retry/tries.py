@@ -62,8 +62,8 @@ class Means:
     expiry: Expiry | None
 
 
-class Tries:
-    """The tries of one exchange.
+class Tries(Exchange):
+    """The tries of one exchange; for the layers inside it is the exchange, with the request of the try under way.
 
     Args:
         exchange: What the client asked, and how it is answered.
@@ -77,23 +77,23 @@ class Tries:
     __slots__ = (
         "_again",
         "_answered",
+        "_asked",
         "_began",
         "_continued",
-        "_exchange",
-        "_first",
         "_informed",
         "_limit",
         "_means",
         "_number",
         "_plan",
         "_replay",
-        "_request",
         "_resume_at",
+        "_send",
     )
 
     def __init__(self, exchange: Exchange, request: Request, plan: Plan, means: Means, limit: int, now: float) -> None:
-        self._exchange = exchange
-        self._request = request
+        self.connection = exchange.connection
+        self._send = exchange.respond
+        self._asked = request
         self._plan = plan
         self._means = means
         self._number = 0
@@ -107,11 +107,11 @@ class Tries:
         self._replay: Replay | None = None
         body = request.body
         if body is EMPTY:
-            self._first = request
+            self.request = request
         else:
             # A tunnel's bytes are never sent twice: only while none was taken may it be tried again.
             self._replay = replay = Replay(body, 0 if request.wants_tunnel else limit, self._make_last)
-            self._first = request if isinstance(body, Whole) else request.replace(body=replay.body())
+            self.request = request if isinstance(body, Whole) else request.replace(body=replay.body())
 
     async def run(self) -> None:
         """Try until an answer has gone, or no further try is to be made.
@@ -124,12 +124,11 @@ class Tries:
             while True:
                 attempt.number = self._number
                 attempt.spare = spare = self._may_repeat(now)
-                exchange = Exchange(self._ask(), self.respond, self._exchange.connection)
                 try:
                     if spare and self._plan.timeout is not None:
-                        await self._try(exchange, self._plan.timeout)
+                        await self._try(self._plan.timeout)
                     else:
-                        await self._means.inner(exchange)
+                        await self._means.inner(self)
                 except Exception as error:
                     if self._answered or not self._goes_on_after(unwrapped(error)):
                         raise
@@ -145,13 +144,14 @@ class Tries:
     def _go_on(self) -> None:
         self._number += 1
         self._again = False
+        self.request = self._ask()
         self._means.counters.requests.value += 1
         notes = current_notes()
         if notes is not None:
             notes.retries += 1
             notes.failure = ""  # that of the try before is none of the exchange any more
 
-    async def _try(self, exchange: Exchange, timeout: float) -> None:
+    async def _try(self, timeout: float) -> None:
         """Make a try that may take so long until its answer, since another can make up for it."""
         expiry = self._means.expiry
         limit: Limited | trio.CancelScope
@@ -162,7 +162,7 @@ class Tries:
         self._limit = limit
         with limit:
             try:
-                await self._means.inner(exchange)
+                await self._means.inner(self)
             finally:
                 self._make_last()
         if limit.cancelled_caught:
@@ -174,10 +174,8 @@ class Tries:
             )
 
     def _ask(self) -> Request:
-        """Return the request of this try."""
-        if self._number == 0:
-            return self._first
-        request = self._request
+        """Return the request of a further try."""
+        request = self._asked
         headers = request.headers
         if request.is_grpc:
             headers = headers.copy()
@@ -204,10 +202,10 @@ class Tries:
             and response.status not in plan.statuses
             and not plan.grpc
             and not self._again
-            and not self._is_late()
+            and (self._limit is None or not self._is_late())
         ):
             self._settle()
-            return self._exchange.respond(response)  # what nearly all answers are, for one coroutine less
+            return self._send(response)  # what nearly all answers are, for one coroutine less
         return self._respond(response)
 
     async def _respond(self, response: Response) -> None:
@@ -227,7 +225,7 @@ class Tries:
         if self._is_late():
             await trio.lowlevel.checkpoint_if_cancelled()  # too late by a hair, and nothing has gone yet
         self._settle()
-        await self._exchange.respond(response)
+        await self._send(response)
 
     async def _inform(self, response: Response) -> None:
         """Pass a 1xx on: one 100 at most, and no more of any kind than may come before one answer."""
@@ -237,7 +235,7 @@ class Tries:
             self._continued = True
         self._informed += 1
         if self._number == 0 or self._informed <= _INFORMED:
-            await self._exchange.respond(response)
+            await self._send(response)
 
     def _is_late(self) -> bool:
         """Whether the time of this try was up before its answer began to go."""
@@ -248,7 +246,7 @@ class Tries:
 
     def _settle(self) -> None:
         """Make this try the last: its answer begins to go."""
-        if not self._answered:
+        if self._limit is not None and not self._answered:
             self._make_last()
         self._answered = True
         if self._replay is not None:
@@ -256,7 +254,7 @@ class Tries:
 
     async def _judge(self, response: Response) -> Response | None:
         """Return the answer to hand on; None if it was thrown away, for another try."""
-        plan, request = self._plan, self._request
+        plan, request = self._plan, self._asked
         grpc = request.is_grpc
         failed = response.status in plan.statuses
         if grpc and not failed and plan.grpc:
@@ -287,15 +285,15 @@ class Tries:
     def _goes_on_after(self, error: Exception) -> bool:
         if self._again:  # the answer was thrown away already; what broke after that must not be a bug
             return isinstance(error, (*UNSENT, *BROKEN))
-        return self._plan.retries(error, self._request) and self._withdraw(0.0)
+        return self._plan.retries(error, self._asked) and self._withdraw(0.0)
 
     def _may_repeat(self, now: float) -> bool:
         """Whether this try may be followed by another one even if the upstream got it: it is not the last."""
         return (
             self._number < self._plan.limit
-            and self._plan.repeats(self._request)
+            and self._plan.repeats(self._asked)
             and not (self._replay is not None and self._replay.lost)
-            and self._means.account.balance_at(now) >= 1
+            and self._means.account.covers(now)
         )
 
     def _make_last(self) -> None:
@@ -330,7 +328,7 @@ class Tries:
 
     def __repr__(self) -> str:
         state = "answered" if self._answered else f"try {self._number + 1} of {self._plan.limit + 1}"
-        return f"<Tries of {self._request!r}, {state}>"
+        return f"<Tries of {self._asked!r}, {state}>"
 
 
 def _pushback(response: Response, *, grpc: bool) -> float:
