@@ -77,6 +77,11 @@ _OPTIONS = (
         help="As a sidecar, the domains that peers may reach through this proxy, as in west.example,east.example.",
     ),
     _given_as(
+        "--gateway-local",
+        is_flag=True,
+        help="Such names may lead to this host itself too, to its loopback among others.",
+    ),
+    _given_as(
         "--outbound",
         multiple=True,
         type=ADDRESS,
@@ -165,6 +170,7 @@ _OURS = {"codec", "identity", "require_identity", "detect_timeout", "connect_tim
 _TO_ONLY = {"opaque", "peer_identity"}
 _SIDECAR_ONLY = {
     "gateway_suffixes",
+    "gateway_local",
     "app",
     "peer",
     "outbound",

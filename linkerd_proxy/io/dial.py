@@ -12,7 +12,7 @@ from typing import TypeAlias, cast
 import trio
 
 from linkerd_proxy.address import Address, AnyAddress, UnixAddress, parse_address
-from linkerd_proxy.errors import ConnectFailed, ConnectTimeout, LoopDetected
+from linkerd_proxy.errors import ConnectFailed, ConnectTimeout, ProxyError
 from linkerd_proxy.io.options import TcpOptions
 from linkerd_proxy.io.sockaddr import SockAddr, from_sockaddr, unix_sockaddr
 from linkerd_proxy.io.streams import SocketStream
@@ -25,6 +25,8 @@ _PENDING = (errno.EINPROGRESS, errno.EALREADY)
 _UNIX_RETRY = 0.01  # seconds; a full backlog of a Unix socket gives EAGAIN and nothing to wait for
 _DEFAULT = TcpOptions()
 _Candidate: TypeAlias = tuple[int, SockAddr]
+Refuse: TypeAlias = Callable[[AnyAddress], ProxyError | None]
+"""Says why an address is not to be dialled, or None."""
 _REMEDIES = {
     errno.ECONNREFUSED: "check that the upstream listens on that address",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
@@ -44,7 +46,7 @@ async def dial(
     timeout: float = 1.0,
     source: str | None = None,
     options: TcpOptions = _DEFAULT,
-    is_loop: Callable[[AnyAddress], bool] | None = None,
+    refuse: Refuse | None = None,
 ) -> SocketStream:
     """Connect and return the stream.
 
@@ -56,19 +58,20 @@ async def dial(
         timeout: Seconds for all of it, the look-up included (Linkerd: 1).
         source: The local IP address to connect from.
         options: For the socket.
-        is_loop: Asked about each address before it is tried; those that it says yes to are refused.
+        refuse: Asked about each address before it is tried, those of a name as well; what it returns an error for is
+            not dialled.
 
     Raises:
         ConnectTimeout: if no connection stood in time.
         ConnectFailed: if all addresses failed, with the reason of each as a note.
-        LoopDetected: if ``is_loop`` refused them.
+        ProxyError: what ``refuse`` returned for the last of them.
 
     Cancelled, it leaves nothing open.
     """
     target = parse_address(address) if isinstance(address, str) else address
     await trio.lowlevel.checkpoint_if_cancelled()
     started = trio.current_time()
-    attempts = _Attempts(target, source, options, is_loop)
+    attempts = _Attempts(target, source, options, refuse)
     stream = None
     candidate = attempts.direct()
     named = candidate is None and not attempts.errors
@@ -127,16 +130,14 @@ class _Begun:
 class _Attempts:
     """The attempts at one target, and why each failed."""
 
-    __slots__ = ("errors", "is_loop", "options", "source", "target")
+    __slots__ = ("errors", "options", "refuse", "source", "target")
 
-    def __init__(
-        self, target: AnyAddress, source: str | None, options: TcpOptions, is_loop: Callable[[AnyAddress], bool] | None
-    ) -> None:
+    def __init__(self, target: AnyAddress, source: str | None, options: TcpOptions, refuse: Refuse | None) -> None:
         self.target = target
         self.source = source
         self.options = options
-        self.is_loop = is_loop
-        self.errors: list[tuple[str, OSError | LoopDetected]] = []
+        self.refuse = refuse
+        self.errors: list[tuple[str, OSError | ProxyError]] = []
 
     def direct(self) -> _Candidate | None:
         """Return the one address to try if the target is no name, or note why there can be none."""
@@ -209,10 +210,10 @@ class _Attempts:
         family, sockaddr = candidate
         address = from_sockaddr(sockaddr)
         try:
-            if self.is_loop is not None and self.is_loop(address):
-                raise LoopDetected("the target is a listener of this proxy", endpoint=str(address))
+            if self.refuse is not None and (refused := self.refuse(address)) is not None:
+                raise refused
             return self._start(family, sockaddr)
-        except (OSError, LoopDetected) as error:
+        except (OSError, ProxyError) as error:
             self.errors.append((str(address), error))
             return None
 
@@ -245,13 +246,13 @@ class _Attempts:
                 begun.close()
         return stream
 
-    def failure(self, waited: float) -> ConnectFailed | LoopDetected:
+    def failure(self, waited: float) -> ProxyError:
         """Return the error that says how all attempts failed."""
         endpoint = str(self.target)
         if not self.errors:
             return ConnectTimeout("connecting took too long", layer="Connect", endpoint=endpoint, waited=waited)
         where, error = self.errors[-1]
-        if isinstance(error, LoopDetected):
+        if isinstance(error, ProxyError):
             return error
         remedy = _REMEDIES.get(error.errno or 0, "")
         if isinstance(error, socket.gaierror):

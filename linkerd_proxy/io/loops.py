@@ -8,10 +8,12 @@ from contextvars import ContextVar
 
 from linkerd_proxy.address import Address, AnyAddress
 
-__all__ = ["MAX_HOPS", "came_through", "hops", "passed_on", "would_loop"]
+__all__ = ["MAX_HOPS", "came_through", "hops", "is_local", "passed_on", "would_loop"]
 
 MAX_HOPS = 10
 """Proxies that may pass work on without an application between them (own)."""
+
+_DISCARD = 9  # any port would do
 
 _through: ContextVar[AnyAddress | None] = ContextVar("linkerd_proxy.came_through", default=None)
 _hops: ContextVar[int] = ContextVar("linkerd_proxy.hops", default=0)
@@ -58,6 +60,20 @@ def would_loop(address: AnyAddress) -> bool:
     return ours == target or (ours[0].is_unspecified and _is_of_this_host(str(target[0]), target[1]))
 
 
+def is_local(address: AnyAddress) -> bool:
+    """Whether an address leads to this host, or is told to none but its neighbours: what is there was kept private.
+
+    Those are loopback, unspecified and link-local addresses (in a cloud the metadata service), multicast, the
+    addresses of this host's interfaces, and Unix sockets. Names are not looked up.
+    """
+    if not isinstance(address, Address):
+        return True
+    if not address.is_ip:
+        return False
+    ip, zone = _plain(address.host)
+    return ip.is_loopback or ip.is_unspecified or ip.is_link_local or ip.is_multicast or _is_of_this_host(str(ip), zone)
+
+
 def _plain(host: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, str]:
     """Return an address, IPv4 as such also where it is written as IPv6, and its interface."""
     text, _, zone = host.partition("%")
@@ -66,13 +82,13 @@ def _plain(host: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, st
 
 
 def _is_of_this_host(host: str, zone: str) -> bool:
-    """Whether the address is one of ours: then, and only then, can a socket be bound to it."""
+    """Whether the address is one of ours: then, and only then, is it also the one to send from. Nothing is sent."""
     if ipaddress.ip_address(host).is_loopback:
         return True
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((f"{host}%{zone}" if zone else host, 0))
+            probe.connect((f"{host}%{zone}" if zone else host, _DISCARD))
+            return ipaddress.ip_address(probe.getsockname()[0].partition("%")[0]) == ipaddress.ip_address(host)
     except OSError:
-        return False
-    return True
+        return False  # there is no way to it

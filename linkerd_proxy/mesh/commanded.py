@@ -84,6 +84,7 @@ def sidecar(
     outbound_connect_timeout: float,
     outbound_ports: Sequence[str],
     gateway_suffixes: str,
+    gateway_local: bool,
     access_log: str | None,
     trace: bool,
 ) -> Stack[Connection]:
@@ -102,6 +103,7 @@ def sidecar(
         outbound_connect_timeout: Seconds for each connection to elsewhere.
         outbound_ports: The ports of the outbound listeners.
         gateway_suffixes: The domains, with commas between them, that peers may reach through here.
+        gateway_local: Whether that may lead to this host itself.
         access_log: The format of a line for each request from outside, or None for none.
         trace: Whether to take part in traces.
 
@@ -115,12 +117,15 @@ def sidecar(
     opaque = parse_ports(opaque_ports)
     known = dict(map(parse_peer, peers))
     suffixes = tuple(part.strip() for part in gateway_suffixes.split(",") if part.strip())
+    leads = None
+    if suffixes and own:
+        leads = gateway(own, own_name(identity), suffixes, known, codec=codec, local=gateway_local)
     return Sidecar(
         inbound=inbound(
             own,
             app=() if app is None else (app_address(app),),
             require_identity=require_identity,
-            gateway=gateway(own, own_name(identity), suffixes, known, codec=codec) if suffixes and own else None,
+            gateway=leads,
             codec=codec,
             opaque_ports=opaque,
             detect_timeout=detect_timeout,

@@ -36,11 +36,14 @@ def gateway(
     detect_timeout: float = 10.0,
     connect_timeout: float = 1.0,
     labels: Mapping[str, str] = _LABELS,
+    local: bool = False,
 ) -> Stack[Connection]:
     """Return what serves connections whose transport header asks for a name: ``inbound(gateway=...)`` takes it.
 
     Requests and connections go on to that name, over the mesh if it is among ``peers``. What was here before is
-    refused: by the identity of its client, by ``Forwarded``, and by the count of proxies in transport headers.
+    refused: by the identity of its client, by ``Forwarded``, and by the count of proxies in transport headers. So is
+    what leads to the gateway's own host, such as its admin endpoint: whoever holds a name under one of the domains
+    says where it resolves to.
 
     Args:
         identity: What the proxy proves to its peers.
@@ -51,10 +54,14 @@ def gateway(
         detect_timeout: Seconds that a client has to show what it speaks.
         connect_timeout: Seconds for each connection.
         labels: For the metrics.
+        local: Whether names may lead to this host after all: to its loopback, its own addresses and link-local ones.
+            What is among ``peers`` may do so anyway, for it has to prove who it is.
 
     Source: linkerd2-proxy, linkerd/app/gateway.
     """
-    requests, connections = leading(identity, peers or {}, codec=codec, connect_timeout=connect_timeout, labels=labels)
+    requests, connections = leading(
+        identity, peers or {}, codec=codec, connect_timeout=connect_timeout, labels=labels, elsewhere=not local
+    )
     counted = Metrics[Connection](labels)
     led = GatewayRequests(name, tuple(suffixes)) | requests
     http = Http(codec=codec, limits=BETWEEN_PROXIES) | Downgrade() | Metrics(labels) | Tap(labels)

@@ -118,6 +118,7 @@ def leading(
     codec: CodecName = "auto",
     connect_timeout: float = 1.0,
     labels: Mapping[str, str] = _LABELS,
+    elsewhere: bool = False,
 ) -> tuple[Stack[Exchange], Stack[Connection]]:
     """Return the stacks that lead requests, and connections, to where they were going: ``peers`` by the mesh's ways.
 
@@ -127,12 +128,13 @@ def leading(
         codec: The library that parses HTTP/1.
         connect_timeout: Seconds for each connection.
         labels: For the metrics.
+        elsewhere: Whether what is no peer is to be on another host, as ``Connect`` has it.
 
     Raises:
         InvalidConfiguration: if there are peers, but nothing to prove to them.
     """
     connect = Connect(timeout=connect_timeout)
-    plain = Metrics[Dial](labels) | connect
+    plain = Metrics[Dial](labels) | Connect(timeout=connect_timeout, elsewhere=elsewhere)
     requests: Stack[Exchange] = OutboundHeaders() | Client(codec=codec, absolute_form=True) | plain
     bytes_: Stack[Connection] = Forward() | plain
     if not peers:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from linkerd_proxy.address import AnyAddress, parse_address
 from linkerd_proxy.core.stack import Service, Stack
 from linkerd_proxy.core.work import Dial
-from linkerd_proxy.errors import ConnectFailed, InvalidConfiguration, NoTarget
+from linkerd_proxy.errors import ConnectFailed, Denied, InvalidConfiguration, LoopDetected, NoTarget, ProxyError
 from linkerd_proxy.io.dial import dial as connect_to
-from linkerd_proxy.io.loops import would_loop
+from linkerd_proxy.io.loops import is_local, would_loop
 from linkerd_proxy.io.options import TcpOptions
 from linkerd_proxy.io.streams import SocketStream
 
@@ -28,17 +28,21 @@ class Connect(Stack[Dial]):
         timeout: Seconds for each address (Linkerd: 1).
         source: The local IP address to connect from.
         options: For the sockets.
+        elsewhere: Whether nothing on this host may be reached, whatever a name resolves to: for a target that a peer
+            chooses. Refused are loopback, link-local and unspecified addresses, and this host's own.
 
     Serving raises:
         NoTarget: if neither says where to.
         ConnectFailed, ConnectTimeout: if no address could be reached; the last one's error, the others as notes.
         LoopDetected: if the target is the listener that the work came through.
+        Denied: if it is on this host, and that was not to be.
     """
 
     addresses: tuple[AnyAddress, ...]
     timeout: float
     source: str | None
     options: TcpOptions
+    elsewhere: bool
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class Connect(Stack[Dial]):
         timeout: float = 1.0,
         source: str | None = None,
         options: TcpOptions = TcpOptions(),  # noqa: B008  # frozen
+        elsewhere: bool = False,
     ) -> None:
         if not timeout > 0:
             raise InvalidConfiguration(f"Connect(timeout={timeout!r}) never connects: give seconds above 0")
@@ -54,6 +59,7 @@ class Connect(Stack[Dial]):
         object.__setattr__(self, "timeout", timeout)
         object.__setattr__(self, "source", source)
         object.__setattr__(self, "options", options)
+        object.__setattr__(self, "elsewhere", elsewhere)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Service[Dial]]:
@@ -89,7 +95,11 @@ class Connect(Stack[Dial]):
         for address in addresses:
             try:
                 return await connect_to(
-                    address, timeout=self.timeout, source=self.source, options=self.options, is_loop=would_loop
+                    address,
+                    timeout=self.timeout,
+                    source=self.source,
+                    options=self.options,
+                    refuse=_refuse_all_here if self.elsewhere else _refuse_loops,
                 )
             except ConnectFailed as error:
                 failures.append(error)
@@ -106,4 +116,23 @@ class Connect(Stack[Dial]):
             parts.append(f"source={self.source!r}")
         if self.options != TcpOptions():
             parts.append(f"options={self.options!r}")
+        if self.elsewhere:
+            parts.append("elsewhere=True")
         return f"Connect({', '.join(parts)})"
+
+
+def _refuse_loops(address: AnyAddress) -> ProxyError | None:
+    if would_loop(address):
+        return LoopDetected("the target is a listener of this proxy", endpoint=str(address))
+    return None
+
+
+def _refuse_all_here(address: AnyAddress) -> ProxyError | None:
+    if is_local(address):
+        return Denied(
+            "the target is on this host, or known to its neighbours alone",
+            layer="Connect",
+            endpoint=str(address),
+            remedy="correct what the name resolves to; Connect(elsewhere=False), or --gateway-local, allows it",
+        )
+    return _refuse_loops(address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import asynccontextmanager
 
 import pytest
@@ -34,9 +35,9 @@ def identities():
 
 
 @asynccontextmanager
-async def gateway_for(identities, suffixes=("localhost",), peers=None):
+async def gateway_for(identities, suffixes=("localhost",), peers=None, local=True):
     """Yield a way to the gateway for a name and a port, as a peer's proxy goes it."""
-    leads = gateway(identities[GATEWAY], GATEWAY, suffixes, peers)
+    leads = gateway(identities[GATEWAY], GATEWAY, suffixes, peers, local=local)
     async with serving(inbound(identities[GATEWAY], app=["127.0.0.1:9"], gateway=leads)) as address:
 
         def way(beyond, identity=WEB, protocol=None):
@@ -127,3 +128,51 @@ async def test_other_names_are_refused_to_connections_too(identities):
 
         async with opened(way(Address("elsewhere.example", 25))) as service:
             await service(Dial(Target(), use))
+
+
+class Resolver(trio.abc.HostnameResolver):
+    """Whoever holds a name says where it leads."""
+
+    def __init__(self, address):
+        self.address = address
+
+    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # noqa: A002
+        assert host == b"held.example"
+        return await trio.to_thread.run_sync(socket.getaddrinfo, self.address, port, family, type)
+
+    async def getnameinfo(self, sockaddr, flags):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("leads_to", ["127.0.0.1", "127.8.9.10", "::ffff:127.0.0.1", "0.0.0.0", "169.254.169.254"])
+async def test_no_name_leads_to_the_gateways_own_host(identities, leads_to):
+    """A peer who holds a name under a domain of the gateway's would reach its admin endpoint: 127.0.0.1:4191."""
+    before = trio.socket.set_custom_hostname_resolver(Resolver(leads_to))
+    try:
+        async with http_origin(told) as origin, gateway_for(identities, ("example",), local=False) as way:
+            stack = Upgrade() | Client(protocol="h2") | way(Address("held.example", origin.address.port))
+            assert (await ask(stack))[0] == 403
+            assert origin.connections == 0
+    finally:
+        trio.socket.set_custom_hostname_resolver(before)
+
+
+async def test_no_connection_does_either(identities):
+    async with tcp_origin(echo) as origin, gateway_for(identities, local=False) as way:
+
+        async def use(stream):
+            await stream.send_all(b"\0\0\0 no http")
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+
+        async with opened(way(Address("localhost", origin.address.port))) as service:
+            await service(Dial(Target(), use))
+        assert origin.connections == 0
+
+
+async def test_a_peer_on_the_gateways_host_proves_who_it_is_and_is_reached(identities):
+    async with http_origin(told) as origin, serving(inbound(identities[API], require_identity=True)) as sidecar:
+        peers = {"localhost": MeshPeer(API, sidecar.port)}
+        async with gateway_for(identities, peers=peers, local=False) as way:
+            stack = Upgrade() | Client(protocol="h2") | way(Address("localhost", origin.address.port))
+            assert (await ask(stack))[0] == 200
