@@ -11,21 +11,23 @@ from contextvars import ContextVar, Token
 
 from linkerd_proxy.address import AnyAddress
 
-__all__ = ["Attempt", "close_attempt", "current_attempt", "open_attempt"]
+__all__ = ["Attempt", "close_attempt", "current_attempt", "join_attempt", "open_attempt"]
 
 
 class Attempt:
     """The try that is under way. All tries of an exchange share one of these."""
 
-    __slots__ = ("number", "spare", "tried")
+    __slots__ = ("number", "paid", "spare", "tried")
 
-    def __init__(self) -> None:
+    def __init__(self, paid: list[object]) -> None:
         self.number: int = 0
         """How many tries there were before this one."""
         self.spare: bool = False
         """Whether another try can make up for this one, even if the upstream got the request and said nothing."""
         self.tried: tuple[AnyAddress, ...] = ()
         """The endpoints that the tries went to, so that the next one goes elsewhere."""
+        self.paid: list[object] = paid
+        """The accounts that the exchange has paid into: the layers' that ask more than once, all of them."""
 
     def __repr__(self) -> str:
         return f"<Attempt {self.number}{', spare' if self.spare else ''}, tried {[str(one) for one in self.tried]}>"
@@ -40,10 +42,18 @@ current_attempt: Callable[[], Attempt | None] = _current.get
 
 def open_attempt() -> tuple[Attempt, Token[Attempt | None]]:
     """Return a new one, and what :func:`close_attempt` takes; that must be called in the same task."""
-    attempt = Attempt()
+    outer = _current.get()
+    attempt = Attempt([] if outer is None else outer.paid)
     return attempt, _current.set(attempt)
 
 
-def close_attempt(token: Token[Attempt | None]) -> None:
-    """Leave the exchange's tries."""
-    _current.reset(token)
+def join_attempt() -> tuple[Attempt, Token[Attempt | None] | None]:
+    """Return the one that this task serves, or open one: for a layer whose requests are part of an outer one's try."""
+    attempt = _current.get()
+    return open_attempt() if attempt is None else (attempt, None)
+
+
+def close_attempt(token: Token[Attempt | None] | None) -> None:
+    """Leave the exchange's tries, unless they are another layer's."""
+    if token is not None:
+        _current.reset(token)

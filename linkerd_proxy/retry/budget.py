@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import trio
 
+from linkerd_proxy.core.attempt import Attempt
 from linkerd_proxy.core.shared import Resource
 from linkerd_proxy.errors import InvalidConfiguration
 
@@ -24,7 +25,8 @@ class Budget(Resource["Account"]):
 
     Each request pays in ``retry_ratio`` retries, which can be used for ``ttl`` seconds; beside these there are
     ``min_retries_per_second``, so that a service with few requests can be retried at all. A budget that is *named* in
-    several layers is one, which all of them share.
+    several layers is one, which all of them share: a request pays in once, however many of them it passes, and how
+    often.
 
     Args:
         retry_ratio: Retries for each request, from 0 to 1000 (0.2: one retry for five requests).
@@ -81,6 +83,12 @@ class Account:
         if now >= self._ends:
             self._expire(now)
         return self._reserve + self._paid >= _WHOLE
+
+    def pay(self, attempt: Attempt, now: float) -> None:
+        """Pay in for an exchange, once: neither its further tries nor other layers with this budget count for more."""
+        if self not in attempt.paid:
+            attempt.paid.append(self)
+            self.deposit(now)
 
     def deposit(self, now: float) -> None:
         """Pay in for one request, which comes now."""

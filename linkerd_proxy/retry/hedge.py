@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import trio
 
+from linkerd_proxy.core.attempt import close_attempt, join_attempt
 from linkerd_proxy.core.shared import shared
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange
@@ -92,14 +93,23 @@ class Hedge(Layer[Exchange, Exchange]):
             )
 
             def service(exchange: Exchange) -> Awaitable[None]:
-                account.deposit(trio.current_time())
                 if not plan.repeats(exchange.request):
-                    return inner(exchange)
+                    return _ask_once(exchange, course)
                 if times is None:
                     return Race(exchange, course, limit).run(self.delay, None)
                 return Race(exchange, course, limit).run(times.delay(), times.record)
 
             yield service
+
+
+async def _ask_once(exchange: Exchange, course: Course) -> None:
+    """Serve an exchange that may not be repeated: it pays for others, and is no probe for a balancer to lose."""
+    attempt, token = join_attempt()
+    course.account.pay(attempt, trio.current_time())
+    try:
+        await course.inner(exchange)
+    finally:
+        close_attempt(token)
 
 
 class _Times:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import trio
 
-from linkerd_proxy.core.attempt import Attempt, close_attempt, current_attempt, open_attempt
+from linkerd_proxy.core.attempt import Attempt, close_attempt, join_attempt
 from linkerd_proxy.core.message import EMPTY, Request, Response
 from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.stack import Service
@@ -82,9 +82,8 @@ class Race:
         """
         began = trio.current_time()
         first, second = self._first, self._second
-        attempt, token = current_attempt(), None
-        if attempt is None:
-            attempt, token = open_attempt()
+        attempt, token = join_attempt()
+        self._course.account.pay(attempt, began)
         attempt.spare = True  # the second request makes up for a first one that finds no answer
         try:
             async with trio.open_nursery() as nursery:
@@ -94,8 +93,7 @@ class Race:
                 if not second.started:
                     second.scope.cancel()  # what failed at once is for Retry to repeat
         finally:
-            if token is not None:
-                close_attempt(token)
+            close_attempt(token)
         decisive = self._winner or self._last
         if record is not None and decisive.headed is not None:
             record(decisive.headed - began)

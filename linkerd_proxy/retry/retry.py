@@ -113,15 +113,13 @@ class Retry(Layer[Exchange, Exchange]):
             means = Means(inner, account, self.backoff, self.dice, counters, self.peek, self.patience, expiry)
 
             def service(exchange: Exchange) -> Awaitable[None]:
-                now = clock()
-                account.deposit(now)
                 request = exchange.request
                 own = plan
                 if names_retries(request.headers.raw):
                     if headers:
                         own = plan.asked_by(request.headers)
                     request = without_retry_headers(request)
-                return Tries(exchange, request, own, means, limit, now).run()
+                return Tries(exchange, request, own, means, limit, clock()).run()
 
             yield service
 

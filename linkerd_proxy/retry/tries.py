@@ -120,6 +120,7 @@ class Tries(Exchange):
         """
         attempt, token = open_attempt()
         now = self._began
+        self._means.account.pay(attempt, now)
         try:
             while True:
                 attempt.number = self._number

@@ -138,6 +138,15 @@ async def test_what_cannot_be_repeated_is_no_probe_as_long_as_something_better_m
         assert fleet.served[1] == 2
 
 
+async def test_inside_a_hedge_neither(autojump_clock) -> None:
+    fleet = Fleet()
+    async with opened(Hedge(PLENTY) | balance(fleet, 1, 2, 3, breaker=SICK)) as service:
+        await make_sick(service, fleet)
+        for _ in range(10):
+            assert await ask(service, method="POST") == 200
+        assert not fleet.served[1]
+
+
 async def test_a_further_try_is_no_probe(autojump_clock) -> None:
     fleet = Fleet()
     stack = Retry(PLENTY, timeout=0.5, backoff=QUICK) | balance(fleet, 1, 2, 3, breaker=SICK)

@@ -1,10 +1,13 @@
 """Asking twice when it takes long: the first good answer wins, and the loser is let go."""
 
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 
 from linkerd_proxy.core.message import Request, Response
-from linkerd_proxy.core.stack import opened
+from linkerd_proxy.core.shared import shared
+from linkerd_proxy.core.stack import Layer, opened
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import ConnectFailed, InvalidConfiguration, UpstreamClosed, UpstreamReset
 from linkerd_proxy.retry import Budget, Hedge, Retry
@@ -130,6 +133,47 @@ async def test_hedges_have_a_budget(autojump_clock):
                 break
     assert metric("route_hedge_requests_total") <= 5
     assert metric("route_hedge_overflow_total") >= 40
+
+
+BUDGET = Budget(2.0, 0)
+ASKED = {"http": "5xx", "methods": ("GET",)}
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [Retry(BUDGET, **ASKED), Hedge(BUDGET, **ASKED)],
+        [Hedge(BUDGET, **ASKED), Retry(BUDGET, **ASKED)],
+        [Retry(BUDGET, **ASKED), Retry(BUDGET, **ASKED)],
+        [Retry(BUDGET, **ASKED), Retry(Budget(), **ASKED), Hedge(BUDGET, **ASKED)],
+        [Retry(Budget(), **ASKED), Hedge(BUDGET, **ASKED)],
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_request_pays_into_a_budget_once_however_many_layers_and_tries_there_are(
+    layers, method, autojump_clock
+):
+    accounts = []
+
+    class Teller(Layer[Exchange, Exchange]):
+        @asynccontextmanager
+        async def open(self, inner):
+            async with shared(BUDGET) as account:
+                accounts.append(account)
+                yield inner
+
+    upstream = Upstream([503, 200] if method == "GET" else [200])
+    stack = Teller() | upstream
+    for layer in reversed(layers):
+        stack = layer | stack
+    async with opened(stack) as service:
+        for number in range(1, 4):
+            upstream.asked.clear()
+            assert await ask(service, Request(method)) == (200, b"")
+            retried = [layer for layer in layers if isinstance(layer, Retry)][-1].budget
+            withdrawn = number if method == "GET" and retried is BUDGET else 0
+            assert accounts[0].balance == 2.0 * number - withdrawn
+            assert len(upstream.asked) == (2 if method == "GET" else 1)
 
 
 async def test_calls_are_judged_by_their_status(autojump_clock):
