@@ -22,7 +22,8 @@ from sphinx.util.docutils import SphinxDirective
 import linkerd_proxy
 from linkerd_proxy.document.convert import document_fields
 from linkerd_proxy.document.schema import field_texts
-from linkerd_proxy.document.shape import Tagged, Text
+from linkerd_proxy.document.shape import Partial, Range, Tagged, Text
+from linkerd_proxy.duration import parse_duration
 from linkerd_proxy.errors import CODES
 from linkerd_proxy.mesh.explanations import EXPLANATIONS, meaning
 
@@ -117,7 +118,9 @@ def classes_in(kind: object) -> Iterator[type[object]]:
     for part in get_args(kind):
         if isinstance(part, Tagged):
             yield from part.choices.values()
-        elif not isinstance(part, Tagged):
+        elif isinstance(part, Partial):
+            yield part.of
+        else:
             yield from classes_in(part)
 
 
@@ -149,7 +152,8 @@ def configuration(path: str) -> str:
             (f"``{key}``", kind_of(kind), config_default(field, kind), docs.get(field.name, ""))
             for key, (field, kind) in document_fields(cls).items()
         )
-        table = list_table(("Key", "Value", "Default", "What it says"), (18, 26, 16, 40), rows)
+        head = ("Key", "Value", "Default", "What it says")
+        table = list_table(head, (18, 26, 16, 40), rows) if docs else ""
         parts.append(f".. _config-{title.lower()}:\n\n.. rubric:: {title}\n\n{first_paragraph(cls.__doc__)}\n\n{table}")
     return "\n".join(parts)
 
@@ -165,14 +169,8 @@ def _kinds(kind: object) -> Iterator[str]:
         for part in parts:
             yield from _kinds(part)
     elif origin is Annotated:
-        tagged = next((note for note in parts if isinstance(note, Tagged)), None)
-        if tagged is not None:
-            named = [f"``{tag}``: {kind_of(cls)}" for tag, cls in tagged.choices.items()]
-            yield f"by ``{tagged.key}``, {', '.join(named)}"
-        else:
-            text = next((note for note in parts if isinstance(note, Text)), None)
-            yield f"a text like ``{text.example}``" if text is not None else kind_of(parts[0])
-    elif origin in (tuple, list):
+        yield _annotated_kind(parts)
+    elif origin in (tuple, list, frozenset):
         yield f"a list of: {kind_of(parts[0])}"
     elif origin in (dict, Mapping):
         yield f"a mapping of names to: {kind_of(parts[1])}"
@@ -183,6 +181,20 @@ def _kinds(kind: object) -> Iterator[str]:
         yield ", ".join(f"``{part}``" for part in parts)
     elif kind is not type(None):
         yield {str: "text", int: "whole number", float: "number", bool: "``true`` or ``false``"}[kind]
+
+
+def _annotated_kind(parts: Sequence[object]) -> str:
+    for note in parts[1:]:
+        if isinstance(note, Partial):
+            return kind_of(note.of)
+        if isinstance(note, Tagged):
+            named = [f"``{tag}``: {kind_of(cls)}" for tag, cls in note.choices.items()]
+            return f"by ``{note.key}``, {', '.join(named)}"
+        if isinstance(note, Text):
+            return "duration" if note.read is parse_duration else f"a text like ``{note.example}``"
+        if isinstance(note, Range):
+            return f"{kind_of(parts[0])} {note}"
+    return kind_of(parts[0])
 
 
 def metric_calls(source: str) -> Iterator[tuple[str, str, str, str]]:
@@ -345,8 +357,18 @@ class Environment(SphinxDirective):
         return self.parse_text_to_nodes(environment(self.arguments[0]))
 
 
+def plain_types(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None] | None:
+    """Leave out of a signature how documents write what its types hold."""
+    if signature is None or "Annotated[" not in signature:
+        return None
+    return re.sub(r"Annotated\[(\w+), \w+\([^]]*\)\]", r"\1", signature), returned
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
+    app.connect("autodoc-process-signature", plain_types)
     app.add_directive("drawn", Drawn)
     app.add_directive("failure-codes", FailureCodes)
     app.add_directive("failure-pages", FailurePages)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 
 import click
@@ -21,9 +21,11 @@ from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.admin import admin as admin_stack
+from linkerd_proxy.mesh.config.beside import exporting, tapped
 from linkerd_proxy.mesh.config.configuration import Bound, Configuration, Shown
 from linkerd_proxy.mesh.config.document import ProxyDocument
 from linkerd_proxy.mesh.config.doors import Doors
+from linkerd_proxy.mesh.config.looking import AdminEntry
 from linkerd_proxy.mesh.config.read import read_config
 from linkerd_proxy.mesh.config.worker import TARGET, as_arguments, reload_on_hangup
 from linkerd_proxy.mesh.log_format import log_to
@@ -31,8 +33,9 @@ from linkerd_proxy.mesh.log_level import apply_log_level
 from linkerd_proxy.mesh.reserve import reserve
 from linkerd_proxy.mesh.settled import settle
 from linkerd_proxy.mesh.workers import Workers, run_workers
+from linkerd_proxy.metrics.bounds import Bounds
 from linkerd_proxy.metrics.process import process_metrics
-from linkerd_proxy.metrics.registry import current_registry
+from linkerd_proxy.metrics.registry import Registry, current_registry
 
 __all__ = ["ConfigPlan", "Serving", "plan_of", "serve_config"]
 
@@ -48,6 +51,7 @@ class ConfigPlan:
         path: The file.
         document: What it said when it was read.
         admin: Where to serve the admin endpoint, or None.
+        looked_at: What that one is like.
         workers: How many processes.
         grace: Seconds for a drain.
         own_grace: The same, if it is not the file's.
@@ -56,6 +60,7 @@ class ConfigPlan:
     path: str
     document: ProxyDocument
     admin: str | AnyAddress | None
+    looked_at: AdminEntry | None
     workers: int
     grace: float
     own_grace: float | None
@@ -72,6 +77,10 @@ def plan_of(ctx: click.Context, path: str, values: dict[str, object]) -> ConfigP
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name.replace('_', '-')} says what the file of --config says: leave out either")
     document = read_config(path)
+    looked_at = document.looked_at
+    workers: int = values["workers"] if "workers" in given else document.workers  # type: ignore[assignment]
+    if document.tap_server is not None and workers > 1:
+        raise click.UsageError("tap_server shows the requests of one process: leave it out, or say --workers 1")
     log_to(form=str(values["log_format"]))
     if "log" in given:
         logging.getLogger("linkerd_proxy").setLevel(values["log"])  # type: ignore[arg-type]  # click made it a level
@@ -80,8 +89,9 @@ def plan_of(ctx: click.Context, path: str, values: dict[str, object]) -> ConfigP
     return ConfigPlan(
         path,
         document,
-        values["admin"] if "admin" in given else document.admin,  # type: ignore[arg-type]  # click checked them
-        values["workers"] if "workers" in given else document.workers,  # type: ignore[arg-type]
+        values["admin"] if "admin" in given else looked_at and looked_at.address,  # type: ignore[arg-type]  # checked
+        looked_at,
+        workers,
         values["grace"] if "grace" in given else document.grace,  # type: ignore[arg-type]
         values["grace"] if "grace" in given else None,  # type: ignore[arg-type]
     )
@@ -99,16 +109,19 @@ class Serving:
         stack: What serves the connections.
         bound: Where each listener listens, with the ports that the system chose.
         admin: Where the admin endpoint listens.
+        tap: Where Linkerd's tap listens.
     """
 
     stack: Stack[Connection]
     bound: Bound
     admin: tuple[AnyAddress, ...]
+    tap: tuple[AnyAddress, ...] = ()
 
     def __str__(self) -> str:
         lines = [str(self.stack)]
         lines += [f"listening on {address}" for addresses in self.bound.values() for address in addresses]
-        return "\n".join([*lines, *(f"admin on {address}" for address in self.admin)])
+        lines += [f"admin on {address}" for address in self.admin]
+        return "\n".join([*lines, *(f"tap on {address}" for address in self.tap)])
 
 
 async def serve_config(
@@ -142,16 +155,19 @@ async def _serve_here(
         async with doors.changing_to(replace(plan.document, grace=plan.grace)) as bound:
             configuration = Configuration(plan.path, plan.document, bound=bound, listening=doors, grace=plan.own_grace)
         # What is shared outlives those who follow it, beside the stacks that use it.
-        async with hosting(), trio.open_nursery() as nursery:
+        async with hosting(), trio.open_nursery() as nursery, AsyncExitStack() as held:
             await nursery.start(reload_on_hangup, configuration)
-            view = admin_stack(drain, Shown(configuration), ready=lambda: certified.now)
+            view = _admin(plan, drain, configuration, ready=lambda: certified.now)
             await _serve_admin(nursery, view, admin_listeners)
+            tap = await held.enter_async_context(tapped(configuration))
+            await held.enter_async_context(exporting(configuration, _own_metrics))
             async with opened(configuration.swap) as service, trio.open_nursery() as serving:
                 await serving.start(doors.serve, service)
                 nursery.start_soon(configuration.follow)
                 nursery.start_soon(configuration.follow_identity, certified.set)
                 settle()
-                task_status.started(Serving(configuration.swap.stack, bound, _addresses(admin_listeners)))
+                task_status.started(Serving(configuration.swap.stack, bound, _addresses(admin_listeners), tap))
+            await held.aclose()
             nursery.cancel_scope.cancel()
 
 
@@ -188,15 +204,18 @@ async def _serve_by_workers(
                 task_status=task_status,
             )
 
+        running: list[Workers] = []
+
+        async def metrics() -> Registry:
+            return await running[0].metrics() if running else current_registry()
+
         async with trio.open_nursery() as nursery:
-            async with trio.open_nursery() as serving:
+            # Metrics are sent until the workers have ended, whose last figures are among them.
+            async with exporting(configuration, metrics), trio.open_nursery() as serving:
                 workers: Workers = await serving.start(run)
-                view = admin_stack(
-                    drain,
-                    Shown(configuration),
-                    ready=lambda: workers.ready,
-                    registry=workers.metrics,
-                    serves_here=False,
+                running.append(workers)
+                view = _admin(
+                    plan, drain, configuration, ready=lambda: workers.ready, registry=metrics, serves_here=False
                 )
                 await nursery.start(_pass_on_hangup, workers)
                 nursery.start_soon(configuration.follow)
@@ -212,6 +231,42 @@ async def _pass_on_hangup(workers: Workers, *, task_status: trio.TaskStatus[None
             for pid in workers.pids:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGHUP)
+
+
+async def _own_metrics() -> Registry:
+    return current_registry()
+
+
+def _admin(
+    plan: ConfigPlan,
+    drain: Drain,
+    configuration: Configuration,
+    *,
+    ready: Callable[[], bool],
+    registry: Callable[[], Awaitable[Registry]] = _own_metrics,
+    serves_here: bool = True,
+) -> Stack[Connection]:
+    entry = plan.looked_at
+    return admin_stack(
+        drain,
+        Shown(configuration),
+        ready=ready,
+        registry=registry,
+        bounds=Bounds() if entry is None else entry.buckets(),
+        shutdown=entry is not None and entry.shutdown,
+        serves_here=serves_here,
+        name=(entry.name if entry is not None else None) or _name(configuration),
+    )
+
+
+def _name(configuration: Configuration) -> str:
+    identity = configuration.document.identity
+    if identity is None:
+        return "proxy"
+    try:
+        return identity.own_name(configuration.base)
+    except InvalidConfiguration:  # an agent will tell, or the certificate is not there yet
+        return "proxy"
 
 
 async def _serve_admin(nursery: trio.Nursery, stack: Stack[Connection], listeners: Sequence[Listener]) -> None:

@@ -17,7 +17,7 @@ from linkerd_proxy.discover.publish import Published
 from linkerd_proxy.document.shape import Range, Text
 from linkerd_proxy.document.watch import FileWatch
 from linkerd_proxy.errors import InvalidConfiguration
-from linkerd_proxy.metrics.registry import current_registry
+from linkerd_proxy.metrics.registry import check_labels, current_registry
 
 __all__ = ["EndpointEntry", "EndpointsDocument", "EndpointsFile"]
 
@@ -29,13 +29,24 @@ class EndpointEntry:
     """One endpoint as a document writes it; the fields are those of ``Endpoint``."""
 
     address: Annotated[AnyAddress, Text(parse_address, "10.0.0.1:80")]
+    """Where it listens."""
     weight: Annotated[float, Range(0, 1_000_000)] = 1.0
+    """Its part of the work, relative to the others'."""
     identity: str | None = None
+    """The name that it must prove by mutual TLS."""
     server_name: str | None = None
+    """The SNI to send, and for the ordinary web the host that its certificate must hold."""
     protocol: Protocol | None = None
+    """What it speaks."""
     tagged_port: Annotated[int, Range(1, 65535)] | None = None
+    """The port of its proxy that reads transport headers (Linkerd: 4143); by default its own."""
     zone: str = ""
+    """Where it runs."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels of your own."""
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels)
 
     def endpoint(self) -> Endpoint:
         """Return the endpoint."""

@@ -6,16 +6,25 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from linkerd_proxy.document.shape import Range, Tagged, Text
+from linkerd_proxy.document.shape import Partial, Range, Tagged, Text
 from linkerd_proxy.document.tree import InvalidDocument, Node, Problem
 from linkerd_proxy.errors import InvalidConfiguration
 
 __all__ = ["convert", "document_fields", "document_name"]
 
 T = TypeVar("T")
+
+
+_LISTS: dict[object, Callable[[Iterable[Any]], object]] = {
+    list: list,
+    tuple: tuple,
+    Sequence: tuple,
+    frozenset: lambda items: frozenset(one for one in items if not isinstance(one, _Bad)),
+}
+"""What a list of a document becomes."""
 
 
 class _Bad:
@@ -85,8 +94,8 @@ class _Converter:
             return self._union(node, get_args(wanted), path)
         if origin is Literal:
             return self._literal(node, get_args(wanted), path)
-        if origin in (list, tuple, Sequence):
-            return self._list(node, get_args(wanted)[0], list if origin is list else tuple, path)
+        if origin in _LISTS:
+            return self._list(node, get_args(wanted)[0], _LISTS[origin], path)
         if origin in (dict, Mapping):
             return self._mapping(node, get_args(wanted)[1], path)
         if dataclasses.is_dataclass(wanted):
@@ -130,6 +139,8 @@ class _Converter:
                 return self._text(node, note, path)
             if isinstance(note, Tagged):
                 return self._tagged(node, note, path)
+            if isinstance(note, Partial):
+                return self._partial(node, note.of, path)
         value = self.make(node, inner, path)
         for note in notes:
             if isinstance(note, Range) and isinstance(value, (int, float)) and not note.low <= value <= note.high:
@@ -162,7 +173,7 @@ class _Converter:
 
     # --- containers ----------------------------------------------------------------------------
 
-    def _list(self, node: Node, item: Any, make: type[list[Any] | tuple[Any, ...]], path: str) -> object:
+    def _list(self, node: Node, item: Any, make: Callable[[Iterable[Any]], object], path: str) -> object:
         if not isinstance(node.value, list):
             return self.bad(node.line, path, f"expected a list, found {node.kind}")
         return make(self.make(one, item, f"{path}[{index}]") for index, one in enumerate(node.value))
@@ -187,6 +198,23 @@ class _Converter:
         return self._dataclass(rest, note.choices[tag.value], path)
 
     def _dataclass(self, node: Node, wanted: type[object], path: str) -> object:
+        values = self._values(node, wanted, path)
+        return values if isinstance(values, _Bad) else self._made(node, wanted, values, path)
+
+    def _partial(self, node: Node, wanted: type[object], path: str) -> object:
+        values = self._values(node, wanted, path)
+        if isinstance(values, _Bad) or isinstance(self._made(node, wanted, values, path), _Bad):
+            return _BAD
+        return types.MappingProxyType(values)
+
+    def _made(self, node: Node, wanted: type[object], values: dict[str, object], path: str) -> object:
+        try:
+            return wanted(**values)
+        except InvalidConfiguration as error:
+            return self.bad(node.line, path, str(error))
+
+    def _values(self, node: Node, wanted: type[object], path: str) -> dict[str, object] | _Bad:
+        """Return the values of a dataclass's fields that a document gives."""
         if not isinstance(node.value, dict):
             return self.bad(node.line, path, f"expected a mapping, found {node.kind}")
         fields = document_fields(wanted)
@@ -206,12 +234,7 @@ class _Converter:
             needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
             if needed and key not in node.value:
                 self.bad(node.line, path, f"the key {key!r} is missing: give it {described(kind)}")
-        if len(self.problems) > before:
-            return _BAD
-        try:
-            return wanted(**values)
-        except InvalidConfiguration as error:
-            return self.bad(node.line, path, str(error))
+        return _BAD if len(self.problems) > before else values
 
 
 def _under(path: str, key: str) -> str:
@@ -263,7 +286,7 @@ def _kind(wanted: Any) -> str:
         if any(isinstance(note, Text) for note in notes):
             return "any" if any(isinstance(note, Text) and note.numbers for note in notes) else "text"
         return "mapping" if any(isinstance(note, Tagged) for note in notes) else _kind(inner)
-    if origin in (list, tuple, Sequence):
+    if origin in _LISTS:
         return "list"
     if origin in (dict, Mapping) or dataclasses.is_dataclass(wanted):
         return "mapping"
@@ -295,7 +318,7 @@ def described(wanted: Any) -> str:
         return " or ".join(described(one) for one in get_args(wanted))
     if origin is Literal:
         return "one of " + _listed(get_args(wanted))
-    if origin in (list, tuple, Sequence):
+    if origin in _LISTS:
         return "a list"
     if origin in (dict, Mapping) or dataclasses.is_dataclass(wanted):
         return "a mapping"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
 from linkerd_proxy.document.convert import document_fields
-from linkerd_proxy.document.shape import Range, Tagged, Text
+from linkerd_proxy.document.shape import Partial, Range, Tagged, Text
 
 __all__ = ["Schema", "field_texts", "schema"]
 
@@ -43,7 +43,7 @@ def _of(wanted: Any, definitions: dict[str, Schema]) -> Schema:
         return {"anyOf": [_of(one, definitions) for one in get_args(wanted)]}
     if origin is Literal:
         return {"enum": list(get_args(wanted))}
-    if origin in (list, tuple, Sequence):
+    if origin in (list, tuple, Sequence, frozenset):
         return {"type": "array", "items": _of(get_args(wanted)[0], definitions)}
     if origin in (dict, Mapping):
         return {"type": "object", "additionalProperties": _of(get_args(wanted)[1], definitions)}
@@ -57,6 +57,8 @@ def _annotated(wanted: Any, definitions: dict[str, Schema]) -> Schema:
     for note in notes:
         if isinstance(note, Text):
             return {"type": ["string", "number"] if note.numbers else "string", "examples": [note.example]}
+        if isinstance(note, Partial):
+            return _dataclass(note.of, definitions)
         if isinstance(note, Tagged):
             return {"oneOf": [_tagged(note, tag, cls, definitions) for tag, cls in note.choices.items()]}
     found = _of(inner, definitions)

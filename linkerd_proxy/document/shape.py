@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Annotated, TypeAlias
 
-__all__ = ["Range", "Tagged", "Text"]
+from linkerd_proxy.duration import parse_duration
+
+__all__ = ["Duration", "Partial", "Range", "Tagged", "Text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,20 @@ class Range:
     high: float = math.inf
 
     def __str__(self) -> str:
+        low, high = (f"{one:.0f}" if float(one).is_integer() else f"{one:g}" for one in (self.low, self.high))
         if self.high == math.inf:
-            return f"{self.low:g} or more"
-        return f"{self.high:g} or less" if self.low == -math.inf else f"from {self.low:g} to {self.high:g}"
+            return f"{low} or more"
+        return f"{high} or less" if self.low == -math.inf else f"from {low} to {high}"
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """Some fields of a dataclass, as a mapping of those that are given: ``Annotated[Changes, Partial(Limits)]``.
+
+    What they are to be the rest of is not known yet, so each is checked beside the dataclass's own defaults.
+    """
+
+    of: type[object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +57,11 @@ class Tagged:
     """One of several dataclasses, told apart by a key: ``Annotated[A | B, Tagged("kind", {"a": A, "b": B})]``."""
 
     key: str
-    choices: Mapping[str, type[object]]
+    choices: Mapping[str, type[object]] = field(hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", MappingProxyType(dict(self.choices)))
+
+
+Duration: TypeAlias = Annotated[float, Text(parse_duration, "10s")]
+"""Seconds, written with a unit."""

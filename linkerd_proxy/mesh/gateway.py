@@ -10,6 +10,7 @@ from linkerd_proxy.core.work import Connection
 from linkerd_proxy.detect.detect import Detect
 from linkerd_proxy.http.gateway import GatewayRequests
 from linkerd_proxy.http.h1.codec import CodecName
+from linkerd_proxy.http.limits import Limits
 from linkerd_proxy.http.mesh_headers import InboundHeaders
 from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.http.server import Http
@@ -35,6 +36,7 @@ def gateway(
     codec: CodecName = "auto",
     detect_timeout: float = 10.0,
     connect_timeout: float = 1.0,
+    limits: Limits = BETWEEN_PROXIES,
     labels: Mapping[str, str] = _LABELS,
     local: bool = False,
 ) -> Stack[Connection]:
@@ -53,6 +55,7 @@ def gateway(
         codec: The library that parses HTTP/1.
         detect_timeout: Seconds that a client has to show what it speaks.
         connect_timeout: Seconds for each connection.
+        limits: What peers may ask of HTTP.
         labels: For the metrics.
         local: Whether names may lead to this host after all: to its loopback, its own addresses and link-local ones.
             What is among ``peers`` may do so anyway, for it has to prove who it is.
@@ -64,7 +67,7 @@ def gateway(
     )
     counted = Metrics[Connection](labels)
     led = GatewayRequests(name, tuple(suffixes)) | requests
-    http = Http(codec=codec, limits=BETWEEN_PROXIES) | Downgrade() | Metrics(labels) | Tap(labels)
+    http = Http(codec=codec, limits=limits) | Downgrade() | Metrics(labels) | Tap(labels)
     return Detect(
         http=counted | http | Rescue(headers="meshed") | InboundHeaders() | led,
         otherwise=counted | Tap[Connection](labels) | GatewayConnections(name, tuple(suffixes)) | connections,

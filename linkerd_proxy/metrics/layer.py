@@ -14,7 +14,7 @@ from linkerd_proxy.core.classify import Classify, classify
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Connection, Dial, Exchange
 from linkerd_proxy.metrics.exchanges import ExchangeMetrics
-from linkerd_proxy.metrics.registry import current_registry
+from linkerd_proxy.metrics.registry import check_labels, current_registry
 from linkerd_proxy.metrics.transport import TransportMetrics
 
 __all__ = ["Metrics"]
@@ -22,6 +22,10 @@ __all__ = ["Metrics"]
 W = TypeVar("W", bound=Connection | Exchange | Dial, default=Exchange)
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
+OWN_LABELS = frozenset(
+    {"classification", "client_id", "error", "grpc_status", "peer", "protocol", "server_id", "status_code", "tls"}
+)
+"""The names of the labels that this layer sets by itself."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -52,6 +56,9 @@ class Metrics(Layer[W, W], Generic[W]):
 
     labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS, hash=False)
     classify: Classify = classify
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels, OWN_LABELS)
 
     @asynccontextmanager
     async def open(self, inner: Service[W]) -> AsyncIterator[Service[W]]:

@@ -7,7 +7,7 @@ layer opens, and then says ``series.value += 1``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, Literal, TypeAlias
 from weakref import WeakValueDictionary
@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 import trio
 from typing_extensions import TypeVar
 
+from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.metrics.histogram import Histogram
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Gauge",
     "Labels",
     "Registry",
+    "check_labels",
     "current_registry",
 ]
 
@@ -43,6 +45,27 @@ Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 # Prometheus data model: metric names and label names; colons are for recording rules, "__" is reserved.
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _RESERVED = {"le", "quantile"}
+
+
+def check_labels(labels: Mapping[str, str], taken: Collection[str] = ()) -> None:
+    """Check names of labels before anything is counted under them.
+
+    Args:
+        labels: Labels of somebody's own.
+        taken: Names that stand for something else already.
+
+    Raises:
+        InvalidConfiguration: for a name that none can be.
+    """
+    for name in labels:
+        if not _is_label(name):
+            raise InvalidConfiguration(f"{name!r} can't be the name of a label: use letters, digits and _")
+        if name in taken:
+            raise InvalidConfiguration(f"the label {name!r} is set by the proxy itself: give it another name")
+
+
+def _is_label(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and not name.startswith("__") and name not in _RESERVED
 
 
 class Counter:
@@ -107,7 +130,7 @@ class Family(Generic[S]):
                 self.series[labels] = series
                 return series
             for name, _ in labels:
-                if not _NAME.fullmatch(name) or name.startswith("__") or name in _RESERVED:
+                if not _is_label(name):
                     raise ValueError(f"{name!r} can't be a label of {self.name}: use letters, digits and _")
             if len(self) >= MAX_SERIES:
                 labels = tuple((name, "overflow") for name, _ in labels)
@@ -165,7 +188,7 @@ class Registry:
         self._families: dict[str, Family[Any]] = {}
         self._collectors: dict[object, Callable[[], None]] = {}
 
-    def counter(self, name: str, help: str, **labels: str) -> Counter:  # noqa: A002
+    def counter(self, name: str, help: str, /, **labels: str) -> Counter:  # noqa: A002
         """Return a counter of the family ``name``, which ends in ``_total``.
 
         Raises:
@@ -175,11 +198,11 @@ class Registry:
             raise ValueError(f"metric {name} is a counter, so its name must end in _total")
         return self._family(name, help, "counter", Counter).labels(_sorted(labels))
 
-    def gauge(self, name: str, help: str, **labels: str) -> Gauge:  # noqa: A002
+    def gauge(self, name: str, help: str, /, **labels: str) -> Gauge:  # noqa: A002
         """Return a gauge."""
         return self._family(name, help, "gauge", Gauge).labels(_sorted(labels))
 
-    def histogram(self, name: str, help: str, **labels: str) -> Histogram:  # noqa: A002
+    def histogram(self, name: str, help: str, /, **labels: str) -> Histogram:  # noqa: A002
         """Return a histogram; its unit ends its name (``_seconds``, ``_bytes``, ``_ms``)."""
         return self._family(name, help, "histogram", Histogram).labels(_sorted(labels))
 

@@ -12,19 +12,19 @@ from typing_extensions import TypeVar
 
 from linkerd_proxy.address import Address, AnyAddress, parse_address
 from linkerd_proxy.core.stack import Service, Stack, opened
-from linkerd_proxy.core.work import Connection, Exchange
+from linkerd_proxy.core.work import Connection, Dial, Exchange
 from linkerd_proxy.errors import InvalidConfiguration
 
 __all__ = ["Destinations", "parse_destination"]
 
-W = TypeVar("W", bound=Connection | Exchange, default=Connection)
+W = TypeVar("W", bound=Connection | Exchange | Dial, default=Connection)
 
 _Key: TypeAlias = tuple[str, int | None]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Destinations(Stack[W], Generic[W]):
-    """Sends connections, or exchanges, down the branch for the original destination.
+    """Sends connections, exchanges or dials down the branch for where they were going.
 
     Args:
         table: By ``host:port``, or by a host alone for all its ports; the one with the port wins. Hosts
@@ -54,8 +54,7 @@ class Destinations(Stack[W], Generic[W]):
             otherwise = await exits.enter_async_context(opened(self.otherwise))
 
             def service(work: W) -> Awaitable[None]:
-                connection = work if isinstance(work, Connection) else work.connection
-                return _found(services, connection.original_dst, otherwise)(work)
+                return _found(services, _destination(work), otherwise)(work)
 
             yield service
 
@@ -66,6 +65,12 @@ class Destinations(Stack[W], Generic[W]):
     def title(self) -> str:
         """Return the line without the branches."""
         return "Destinations()"
+
+
+def _destination(work: Connection | Exchange | Dial) -> AnyAddress | None:
+    if isinstance(work, Dial):
+        return work.target.address
+    return (work if isinstance(work, Connection) else work.connection).original_dst
 
 
 def _found(table: Mapping[_Key, Service[W]], address: AnyAddress | None, otherwise: Service[W]) -> Service[W]:

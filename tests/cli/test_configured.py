@@ -240,4 +240,4 @@ def test_the_schema_explains_its_keys(capsys):
     definitions = json.loads(capsys.readouterr().out)["$defs"]
     assert definitions["RetryEntry"]["properties"]["limit"]["description"] == "Retries for one request."
     assert definitions["RetryEntry"]["properties"]["limit"]["default"] == 1
-    assert "default" not in definitions["BudgetEntry"]["properties"]["ttl"]  # 10.0 is no text
+    assert definitions["BudgetEntry"]["properties"]["ttl"]["default"] == "10s"

@@ -106,6 +106,21 @@ class Configuration:
         self._changed = trio.Event()
         self._seen = self._look()
 
+    @property
+    def base(self) -> Path:
+        """The directory that the document's files are relative to."""
+        return self.path.parent
+
+    @property
+    def identity(self) -> Identity | None:
+        """What the proxy proves to its mesh now, if it can: the object that the stack names."""
+        return self._identity
+
+    @property
+    def changed(self) -> trio.Event:
+        """Set when another version is taken; then there is another event for the next."""
+        return self._changed
+
     async def reload(self) -> bool:
         """Read the file, and serve by what it says now; return whether that went well.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -12,8 +12,10 @@ from linkerd_proxy.address import Address, AnyAddress
 from linkerd_proxy.core.stack import Layer, Service, Stack, opened
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import HandshakeFailed, NoRoute
+from linkerd_proxy.io.options import TcpOptions
+from linkerd_proxy.io.streams import SocketStream
 
-__all__ = ["ByListener", "OnlyTls"]
+__all__ = ["ByListener", "Nowhere", "OnlyTls", "SocketOptions"]
 
 _EVERYWHERE = {"", "0.0.0.0", "::"}
 
@@ -76,6 +78,46 @@ class ByListener(Stack[Connection]):
     def title(self) -> str:
         """Return the line without the branches."""
         return "ByListener()"
+
+
+@dataclass(frozen=True, slots=True)
+class Nowhere(Stack[Connection]):
+    """What is meant for an application here, at a listener that is a gateway and nothing else.
+
+    Serving raises:
+        NoRoute: always.
+    """
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Service[Connection]]:
+        """Yield the service that refuses."""
+
+        async def service(connection: Connection) -> None:
+            raise NoRoute(
+                f"{connection.peer} asks for no name elsewhere, and this is a gateway",
+                layer="Nowhere",
+                remedy="ask for a name that the gateway leads to, or give the listener backend_refs",
+            )
+
+        yield service
+
+
+@dataclass(frozen=True, slots=True)
+class SocketOptions(Layer[Connection, Connection]):
+    """Sets options on the sockets of clients, whoever accepted them.
+
+    Args:
+        options: What is set.
+    """
+
+    options: TcpOptions
+
+    async def serve(self, work: Connection, inner: Service[Connection]) -> None:
+        """Serve the connection with the options."""
+        if isinstance(work.stream, SocketStream):
+            with suppress(OSError):  # a client that is gone already; what serves it will see
+                self.options.apply(work.stream.socket)
+        await inner(work)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from linkerd_proxy.document.shape import Range, Text
+from linkerd_proxy.document.shape import Duration, Range, Text
 from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.http.h1.codec import make_codec
 from linkerd_proxy.mesh.config.backends import BackendEntry
 from linkerd_proxy.mesh.config.listeners import ListenerEntry
-from linkerd_proxy.mesh.config.observing import AccessLogEntry, TraceEntry
-from linkerd_proxy.mesh.config.words import Duration, Where
-from linkerd_proxy.mesh.identities import find_identity
+from linkerd_proxy.mesh.config.looking import AdminEntry, TapServerEntry
+from linkerd_proxy.mesh.config.observing import AccessLogEntry, OtlpMetricsEntry, TraceEntry
+from linkerd_proxy.mesh.config.words import Where
+from linkerd_proxy.mesh.identities import find_identity, own_name
 from linkerd_proxy.mesh.log_level import parse_log_level
 from linkerd_proxy.tls.identity import Identity
 
@@ -65,6 +68,25 @@ class IdentityEntry:
         assert self.directory is not None
         return Files(base / self.directory, self.certificate, self.key, self.anchors)
 
+    def own_name(self, base: Path) -> str:
+        """Return the proxy's own name, before the identity is opened.
+
+        Raises:
+            InvalidConfiguration: if nothing tells it, or the certificate can't be read.
+        """
+        if self.environment:
+            return own_name()
+        if self.directory is None:
+            if self.name is None:
+                raise InvalidConfiguration("the proxy's own name is not known: give identity.name, or gateway.name")
+            return self.name
+        from linkerd_proxy.tls.pem import credentials_from_pem
+        from linkerd_proxy.tls.private import read_file
+
+        paths = [base / self.directory / name for name in (self.certificate, self.key, self.anchors)]
+        certificate, key, anchors = ((str(path), read_file(path)) for path in paths)
+        return credentials_from_pem(certificate, key, anchors, datetime.now(UTC)).name
+
 
 def _log_level(text: str) -> str:
     parse_log_level(text)
@@ -85,15 +107,31 @@ class ProxyDocument:
     """A line for each request."""
     trace: TraceEntry | None = None
     """Taking part in traces."""
-    admin: Where | None = None
+    otlp_metrics: OtlpMetricsEntry | None = None
+    """Sending metrics to a collector."""
+    admin: AdminEntry | Where | None = None
     """Where to serve /live, /ready, /metrics and /config."""
+    tap_server: TapServerEntry | None = None
+    """Who may watch live requests by Linkerd's tap."""
+    codec: Literal["auto", "h11", "httptools"] = "auto"
+    """What parses HTTP/1: ``httptools`` (extra ``fast``), ``h11``, or the first of them that is there."""
     grace: Duration = 120.0
     """How long connections may take to end in a drain, and after a change of this file."""
     workers: Annotated[int, Range(1, 256)] = 1
     """How many processes share the ports."""
     log: Annotated[str, Text(_log_level, "warn")] = "warn"
     """The level of the log: ``debug``, ``info``, ``warn``, ``error``."""
+    schema: str | None = field(default=None, metadata={"name": "$schema"})
+    """For editors, which find the JSON Schema by it."""
 
     def __post_init__(self) -> None:
+        make_codec(self.codec)
+        if self.tap_server is not None and self.workers > 1:
+            raise InvalidConfiguration("tap_server shows the requests of one process: leave it out, or say workers: 1")
         if not self.listeners:
             raise InvalidConfiguration("there are no listeners: give at least one, as web: {address: 127.0.0.1:8080}")
+
+    @property
+    def looked_at(self) -> AdminEntry | None:
+        """The admin endpoint, however it was written."""
+        return self.admin if isinstance(self.admin, AdminEntry | None) else AdminEntry(address=self.admin)

@@ -17,12 +17,13 @@ from linkerd_proxy.document.tree import InvalidDocument, Node, Problem
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.config.backends import UpstreamTlsEntry
-from linkerd_proxy.mesh.config.build import build, web_context
+from linkerd_proxy.mesh.config.build import build
 from linkerd_proxy.mesh.config.document import IdentityEntry
 from linkerd_proxy.mesh.config.listeners import TlsEntry
 from linkerd_proxy.mesh.config.read import structure
 from linkerd_proxy.mesh.config.references import unused_backends, walk
 from linkerd_proxy.mesh.config.regex import nests_repetitions
+from linkerd_proxy.mesh.config.web import web_context
 
 __all__ = ["Finding", "examine"]
 

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
-from linkerd_proxy.document.shape import Range, Tagged
-from linkerd_proxy.errors import GrpcStatus
-from linkerd_proxy.mesh.config.words import Duration, Share
+from linkerd_proxy.core.stack import Stack
+from linkerd_proxy.core.work import Exchange
+from linkerd_proxy.document.shape import Duration, Range, Tagged
+from linkerd_proxy.errors import GrpcStatus, InvalidConfiguration
+from linkerd_proxy.mesh.config.words import Count, Share
 from linkerd_proxy.route.filters import RequestHeaderModifier, ResponseHeaderModifier
 from linkerd_proxy.route.inject import Inject
+from linkerd_proxy.route.mirror import Mirror
 from linkerd_proxy.route.redirect import Redirect, ReplacePrefix, Rewrite
 
 __all__ = [
@@ -132,6 +135,20 @@ class MirrorEntry:
     """Its key among the backends."""
     ratio: Share = 1.0
     """Which part of the requests is copied."""
+    in_flight: Annotated[int, Range(1, 100_000)] = 100
+    """Copies that may be on their way at once; more are not made."""
+    limit: Count = 65536
+    """Bytes of a body that are kept for the copy; longer requests go without one."""
+    timeout: Duration = 10.0
+    """For a copy."""
+
+    def __post_init__(self) -> None:
+        if not self.timeout > 0:
+            raise InvalidConfiguration("timeout: 0s lets no copy arrive: give more")
+
+    def layer(self, backend: Stack[Exchange]) -> Mirror:
+        """Return the layer."""
+        return Mirror(backend, self.ratio, self.in_flight, self.limit, self.timeout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 from linkerd_proxy.balance.balance import Balance
 from linkerd_proxy.balance.breaker import Breaker
 from linkerd_proxy.balance.picks import Pick
-from linkerd_proxy.balance.towards import Towards
-from linkerd_proxy.core.endpoint import Endpoint, Resolve
+from linkerd_proxy.core.backoff import Backoff
+from linkerd_proxy.core.endpoint import Resolve
 from linkerd_proxy.core.stack import Layer, Stack
 from linkerd_proxy.core.work import Dial, Exchange
 from linkerd_proxy.discover.dns import Dns
 from linkerd_proxy.discover.file import EndpointsFile
 from linkerd_proxy.errors import InvalidConfiguration
-from linkerd_proxy.http.client import Client
-from linkerd_proxy.http.mesh_headers import OutboundHeaders
-from linkerd_proxy.http.upgrade import BETWEEN_PROXIES, Upgrade
+from linkerd_proxy.http.h1.codec import CodecName
 from linkerd_proxy.mesh.config.backends import BackendEntry
-from linkerd_proxy.mesh.config.claims import Unmeshed
 from linkerd_proxy.mesh.config.kept import Kept
+from linkerd_proxy.mesh.config.profiles import RouteStacks
+from linkerd_proxy.mesh.config.ways import Asking, Dialling, Way
 from linkerd_proxy.mesh.config.words import BackendRefs, named_backends
-from linkerd_proxy.mesh.peer import reaching
-from linkerd_proxy.metrics.layer import Metrics
-from linkerd_proxy.route.split import Backend, Split
-from linkerd_proxy.tcp.connect import Connect
-from linkerd_proxy.tcp.proxy_protocol import SendProxyProtocol
+from linkerd_proxy.route.profile import WithProfile
+from linkerd_proxy.route.split import Backend, FirstAvailable, Split
 from linkerd_proxy.tls.identity import Identity
-from linkerd_proxy.tls.originate import Originate
 
 __all__ = ["Backends"]
 
@@ -43,14 +37,24 @@ class Backends:
         identity: What the proxy proves to endpoints that have an identity.
         base: The directory that files are relative to.
         kept: Where discoveries are kept.
+        codec: The library that parses HTTP/1.
     """
 
-    def __init__(self, entries: Mapping[str, BackendEntry], identity: Identity | None, base: Path, kept: Kept) -> None:
+    def __init__(
+        self,
+        entries: Mapping[str, BackendEntry],
+        identity: Identity | None,
+        base: Path,
+        kept: Kept,
+        codec: CodecName = "auto",
+    ) -> None:
         self._entries = entries
         self._identity = identity
         self._base = base
         self._kept = kept
+        self._codec = codec
         self._exchanges: dict[str, Stack[Exchange]] = {}
+        self._services: dict[str, Stack[Exchange]] = {}
         self._dials: dict[str, Stack[Dial]] = {}
 
     def exchanges(self, refs: BackendRefs) -> Stack[Exchange]:
@@ -71,7 +75,7 @@ class Backends:
         """Return the stack that serves requests at a backend."""
         if name not in self._exchanges:
             entry = self._entry(name)
-            stack = self._balanced(name, entry)
+            stack = self._profiled(name, entry)
             labels = {"backend": name}
             layers: list[Layer[Exchange, Exchange]] = []
             if entry.timeouts is not None:
@@ -93,40 +97,59 @@ class Backends:
             entry = self._entry(name)
             way = self._way(name, entry)
             resolve = self._resolve(entry)
-            if resolve is None:
-                self._dials[name] = way.to_original_dst()
+            if entry.first_available:
+                self._dials[name] = FirstAvailable([self.dial(other) for other in entry.first_available])
+            elif resolve is None:
+                self._dials[name] = way.dials_on()
             else:
-                self._dials[name] = Balance(resolve, _Dialling(way), **_tuning(name, entry))
+                self._dials[name] = Balance(resolve, Dialling(way), **_tuning(name, entry))
         return self._dials[name]
 
-    def _balanced(self, name: str, entry: BackendEntry) -> Stack[Exchange]:
-        way = self._way(name, entry)
-        resolve = self._resolve(entry)
-        if resolve is None:
-            return way.ask(None) | way.to_original_dst()
-        return Balance(resolve, _Asking(way), **_tuning(name, entry))
+    def _profiled(self, name: str, entry: BackendEntry) -> Stack[Exchange]:
+        """Return the service behind what its profile says of its requests."""
+        service = self._service(name)
+        if entry.profile is None:
+            return service
+        profile = entry.profile.value()
+        # Overrides lead to the services themselves: what is to be done with a request, its own service says.
+        service = profile.destination(service, self._service)
+        if not profile.routes:
+            return service
+        budget = entry.profile.retry_budget.value()
+        return WithProfile(profile, RouteStacks(service, budget, entry.profile.retry_limit, {"backend": name}))
+
+    def _service(self, name: str) -> Stack[Exchange]:
+        """Return what serves requests at a backend, whatever is to be done with them."""
+        if name not in self._services:
+            entry = self._entry(name)
+            way = self._way(name, entry)
+            resolve = self._resolve(entry)
+            if entry.first_available:
+                self._services[name] = FirstAvailable([self.exchange(other) for other in entry.first_available])
+            elif resolve is None:
+                self._services[name] = way.exchanges_on()
+            else:
+                self._services[name] = Balance(resolve, Asking(way), **_tuning(name, entry))
+        return self._services[name]
 
     def _entry(self, name: str) -> BackendEntry:
         if name not in self._entries:
             raise InvalidConfiguration(f"there is no backend {name!r}: the backends are {', '.join(self._entries)}")
         return self._entries[name]
 
-    def _way(self, name: str, entry: BackendEntry) -> _Way:
-        web = None
-        if entry.tls is not None:
-            roots = None if entry.tls.roots is None else str(self._base / entry.tls.roots)
-            web = Originate(host=entry.tls.host, roots=roots)
-        proxied = {None: None, "v1": SendProxyProtocol(1), "v2": SendProxyProtocol(2)}[entry.send_proxy_protocol]
-        return _Way(name, entry.protocol, self._identity, web, proxied, entry.connect_timeout)
+    def _way(self, name: str, entry: BackendEntry) -> Way:
+        return Way(name, entry, self._identity, self._base, self._codec)
 
     def _resolve(self, entry: BackendEntry) -> Resolve | None:
-        """Return where the endpoints become known, or None for the original destination."""
+        """Return where the endpoints become known, or None for a backend that has none of its own."""
         if entry.endpoints:
             return self._kept.keep(entry.static())
         if entry.dns is not None:
             return self._kept.keep(Dns(entry.dns) if isinstance(entry.dns, str) else entry.dns.resolve())
-        if entry.file is not None:
+        if isinstance(entry.file, str):
             return self._kept.keep(EndpointsFile(self._base / entry.file))
+        if entry.file is not None:
+            return self._kept.keep(entry.file.resolve(self._base))
         return None
 
 
@@ -136,7 +159,9 @@ class _Tuning(TypedDict):
     queue: int
     failfast: float
     zone: str
+    spill: float
     slow_start: float
+    connect_backoff: Backoff
     name: str
 
 
@@ -148,67 +173,8 @@ def _tuning(name: str, entry: BackendEntry) -> _Tuning:
         "queue": balance.queue,
         "failfast": balance.failfast,
         "zone": balance.zone,
+        "spill": balance.spill,
+        "connect_backoff": balance.connect_backoff.value(),
         "slow_start": balance.slow_start,
         "name": name,
     }
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """How the endpoints of one backend are reached."""
-
-    name: str
-    protocol: Literal["same", "http/1.1", "h2"]
-    identity: Identity | None
-    web: Originate | None
-    proxied: SendProxyProtocol | None
-    timeout: float
-
-    def to_original_dst(self) -> Stack[Dial]:
-        """Return the stack that connects to where each connection was going."""
-        return Metrics[Dial]({"backend": self.name}) | self._connect(self.web)
-
-    def to(self, endpoint: Endpoint) -> Stack[Dial]:
-        """Return the stack that connects to an endpoint, by mutual TLS if it has an identity.
-
-        Raises:
-            InvalidConfiguration: if the endpoint wants to know who connects, and there is nothing to prove.
-        """
-        peer = endpoint.identity
-        connect = self._connect(self.web if peer is None else None)
-        return reaching(Towards(endpoint), peer, self.identity, connect, {"backend": self.name})
-
-    def ask(self, endpoint: Endpoint | None) -> Layer[Exchange, Dial]:
-        """Return the layers that ask an endpoint; one that has an identity is a proxy of the mesh, asked in HTTP/2."""
-        if endpoint is not None and endpoint.identity is not None:
-            # Which endpoint the next request goes to is not known: that this one wants to be left alone is its matter.
-            upgraded = Upgrade(close=False) | Client(protocol="h2", limits=BETWEEN_PROXIES)
-            return OutboundHeaders(endpoint.identity) | upgraded
-        client = Client(protocol=self.protocol)
-        return client if self.identity is None else Unmeshed() | client
-
-    def _connect(self, tls: Originate | None) -> Stack[Dial]:
-        stack: Stack[Dial] = Connect(timeout=self.timeout)
-        if self.proxied is not None:
-            stack = self.proxied | stack
-        return stack if tls is None else tls | stack
-
-
-@dataclass(frozen=True, slots=True)
-class _Asking:
-    """Makes the stack that sends requests to an endpoint."""
-
-    way: _Way
-
-    def __call__(self, endpoint: Endpoint) -> Stack[Exchange]:
-        return self.way.ask(endpoint) | self.way.to(endpoint)
-
-
-@dataclass(frozen=True, slots=True)
-class _Dialling:
-    """Makes the stack that connects to an endpoint."""
-
-    way: _Way
-
-    def __call__(self, endpoint: Endpoint) -> Stack[Dial]:
-        return self.way.to(endpoint)

@@ -13,6 +13,11 @@ from linkerd_proxy.document.tree import Node, Problem
 __all__ = ["reference_problems", "unused_backends", "walk"]
 
 
+_LEADING = frozenset({"first_available", "dst_overrides"})
+"""The keys by which backends lead to other backends."""
+_REFERENCES = _LEADING | {"backend_refs", "backend_ref"}
+
+
 def walk(node: Node, path: str = "") -> Iterator[tuple[str, str, Node]]:
     """Yield every value with its path and the key that it stands under."""
     pending = [("", path, node)]
@@ -36,6 +41,7 @@ def reference_problems(root: Node) -> list[Problem]:
         for path, line, name in _references(root)
         if name not in backends
     ]
+    problems += _circles(root, backends)
     problems += _doubled_listeners(root)
     problems += _doubled_retries(root, backends)
     problems += _missing_identity(root, backends)
@@ -62,7 +68,7 @@ def _entries(root: Node, key: str) -> dict[str, Node]:
 def _references(node: Node, path: str = "") -> Iterator[tuple[str, int, str]]:
     """Yield where a backend is named, and the name."""
     for key, where, one in walk(node, path):
-        if key not in {"backend_refs", "backend_ref"}:
+        if key not in _REFERENCES:
             continue
         if isinstance(one.value, str):
             yield where, one.line, one.value
@@ -93,9 +99,41 @@ def _doubled_listeners(root: Node) -> Iterator[Problem]:
         seen.setdefault(text, name)
 
 
+def _circles(root: Node, backends: dict[str, Node]) -> Iterator[Problem]:
+    """Find backends that lead back to themselves. A profile may name its own service among its overrides."""
+    leads: dict[str, dict[str, tuple[str, int]]] = {}
+    for name, node in backends.items():
+        leads[name] = {
+            other: (path, line)
+            for path, line, other in _references(node, f"backends.{name}")
+            if other != name or ".dst_overrides" not in path
+        }
+    told: set[str] = set()
+    for name in backends:
+        circle = _way_back(name, leads)
+        if circle and name not in told:
+            told.update(circle)
+            path, line = leads[name][circle[1]]
+            yield Problem(line, path, f"the backends lead round in a circle, {' to '.join(circle)}: take one out")
+
+
+def _way_back(name: str, leads: dict[str, dict[str, tuple[str, int]]]) -> list[str]:
+    """Return the backends from one back to itself, or nothing."""
+    pending = [[name, other] for other in leads[name]]
+    seen: set[str] = set()
+    while pending:
+        way = pending.pop()
+        if way[-1] == name:
+            return way
+        if way[-1] not in seen:
+            seen.add(way[-1])
+            pending += [[*way, other] for other in leads.get(way[-1], ())]
+    return []
+
+
 def _doubled_retries(root: Node, backends: dict[str, Node]) -> Iterator[Problem]:
     """Find rules that retry what the backend retries too: three tries of three are nine."""
-    retrying = {name for name, node in backends.items() if isinstance(node.value, dict) and "retry" in node.value}
+    retrying = {name for name, node in backends.items() if _retries(node)}
     for _, path, node in walk(root):
         if not isinstance(node.value, dict) or not {"retry", "backend_refs"} <= node.value.keys():
             continue
@@ -105,6 +143,15 @@ def _doubled_retries(root: Node, backends: dict[str, Node]) -> Iterator[Problem]
             yield Problem(
                 line, f"{path}.retry", f"backend {name!r} has a retry of its own, and they multiply: keep one of them"
             )
+
+
+def _retries(backend: Node) -> bool:
+    if not isinstance(backend.value, dict):
+        return False
+    profile = backend.value.get("profile")
+    return "retry" in backend.value or any(
+        key == "is_retryable" and node.value is True for key, _, node in (walk(profile) if profile is not None else ())
+    )
 
 
 def _missing_identity(root: Node, backends: dict[str, Node]) -> Iterator[Problem]:
@@ -122,3 +169,11 @@ def _missing_identity(root: Node, backends: dict[str, Node]) -> Iterator[Problem
             if key == "identity" and isinstance(node.value, str):
                 text = f"{node.value} wants to know who connects, and the proxy has no identity: {remedy}"
                 yield Problem(node.line, path, text)
+        peers = entry.value.get("peers") if isinstance(entry.value, dict) else None
+        for where, peer in peers.value.items() if peers is not None and isinstance(peers.value, dict) else ():
+            if isinstance(peer.value, str):
+                text = f"{peer.value} wants to know who connects, and the proxy has no identity: {remedy}"
+                yield Problem(peer.line, f"backends.{name}.peers.{where}", text)
+    tap = root.value.get("tap_server")
+    if tap is not None:
+        yield Problem(tap.line, "tap_server", f"the tap takes mutual TLS, and the proxy has no identity: {remedy}")

@@ -9,9 +9,9 @@ from typing import Annotated
 from linkerd_proxy.balance.breaker import Breaker
 from linkerd_proxy.core.backoff import Backoff
 from linkerd_proxy.core.work import Exchange
-from linkerd_proxy.document.shape import Range
+from linkerd_proxy.document.shape import Duration, Range
 from linkerd_proxy.errors import InvalidConfiguration
-from linkerd_proxy.mesh.config.words import Count, Duration, Rate, Share
+from linkerd_proxy.mesh.config.words import Count, Rate, Share
 from linkerd_proxy.policy.admit import Limit
 from linkerd_proxy.policy.ratelimit import RateLimit, RateOverride
 from linkerd_proxy.retry.budget import Budget
@@ -43,6 +43,8 @@ class TimeoutsEntry:
     """From the request's last byte to the answer's."""
     idle: Duration | None = None
     """In which neither a head nor any content moves."""
+    grpc: bool = True
+    """Whether a call's own ``grpc-timeout`` counts."""
     headers: bool = False
     """Whether a request's ``l5d-request-timeout`` and ``l5d-response-timeout`` count."""
 
@@ -51,7 +53,7 @@ class TimeoutsEntry:
 
     def layer(self) -> Timeouts:
         """Return the layer."""
-        return Timeouts(request=self.request, response=self.response, idle=self.idle, headers=self.headers)
+        return Timeouts(self.request, self.response, self.idle, self.grpc, self.headers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,10 @@ class RetryEntry:
     """Waits before retries."""
     max_request_bytes: Count = 65536
     """Bytes of a request's body to keep."""
+    patience: Duration = 1.0
+    """As long as an upstream's ``retry-after`` or ``grpc-retry-pushback-ms`` may ask to wait."""
+    peek: Duration = 0.01
+    """For which the head of a gRPC answer may be held back to see how the call ends."""
     headers: bool = False
     """Whether a request's ``l5d-retry-*`` fields count."""
     budget: BudgetEntry = field(default_factory=BudgetEntry)
@@ -129,6 +135,8 @@ class RetryEntry:
             timeout=self.timeout,
             backoff=self.backoff.value(),
             max_request_bytes=self.max_request_bytes,
+            patience=self.patience,
+            peek=self.peek,
             headers=self.headers,
             labels=labels,
         )
@@ -144,8 +152,12 @@ class HedgeEntry:
     """Ask again after this percentile of the times that answers take."""
     http: str = "5xx"
     """Statuses that have failed."""
+    grpc: str = ""
+    """gRPC statuses that have failed; naming one says that calls may be repeated."""
     methods: tuple[str, ...] = IDEMPOTENT
     """Methods that may be repeated."""
+    max_request_bytes: Count = 65536
+    """Bytes of a request's body to keep."""
     budget: BudgetEntry = field(default_factory=BudgetEntry)
     """How many second requests there may be."""
 
@@ -159,7 +171,9 @@ class HedgeEntry:
             delay=self.delay,
             percentile=self.percentile,
             http=self.http,
+            grpc=self.grpc,
             methods=self.methods,
+            max_request_bytes=self.max_request_bytes,
             labels=labels,
         )
 
@@ -236,6 +250,8 @@ class RateLimitEntry:
     """Other rates, for clients that are named."""
     burst: Duration = 1.0
     """For how long a time's worth of requests may come at once."""
+    max_clients: Annotated[int, Range(1, 1_000_000)] = 10_000
+    """Clients that are told apart; those beyond share one rate."""
 
     def __post_init__(self) -> None:
         if self.total is None and self.identity is None and not self.overrides:
@@ -245,4 +261,4 @@ class RateLimitEntry:
     def layer(self) -> RateLimit[Exchange]:
         """Return the layer."""
         overrides = [one.value() for one in self.overrides]
-        return RateLimit(self.total, self.identity, overrides, self.burst)
+        return RateLimit(self.total, self.identity, overrides, self.burst, self.max_clients)

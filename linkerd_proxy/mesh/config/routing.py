@@ -12,7 +12,6 @@ from linkerd_proxy.mesh.config.policies import server_policy
 from linkerd_proxy.mesh.config.reaching import Backends
 from linkerd_proxy.mesh.config.routes import GrpcRuleEntry, HttpRuleEntry
 from linkerd_proxy.policy.authorize import Authorize
-from linkerd_proxy.route.mirror import Mirror
 from linkerd_proxy.route.route import Route
 from linkerd_proxy.route.rules import AnyRoute, GrpcRoute, HttpRoute, Rule
 
@@ -62,5 +61,5 @@ def _layers(rule: HttpRuleEntry | GrpcRuleEntry, backends: Backends, name: str) 
 
 def _filter(entry: FilterEntry, backends: Backends) -> Layer[Exchange, Exchange]:
     if isinstance(entry, MirrorEntry):
-        return Mirror(backends.exchange(entry.backend_ref), entry.ratio)
+        return entry.layer(backends.exchange(entry.backend_ref))
     return entry.layer()

@@ -18,7 +18,7 @@ def optional(**keys):
 
 
 timeouts = optional(request=durations, response=durations, idle=durations, headers=st.booleans())
-limits = optional(in_flight=st.integers(1, 100), queue=st.integers(0, 100), wait=durations)
+limits_in_flight = optional(in_flight=st.integers(1, 100), queue=st.integers(0, 100), wait=durations)
 rate_limits = st.fixed_dictionaries({"total": st.integers(1, 1000)}, optional={"identity": st.integers(1, 1000)})
 policies = st.one_of(
     st.sampled_from(["deny", "all-authenticated", "all-unauthenticated", "audit"]),
@@ -91,26 +91,96 @@ def routes(matches):
     )
 
 
-backends = st.tuples(
-    st.one_of(
-        st.just({"endpoints": ["10.0.0.1:80", {"address": "10.0.0.2:80", "weight": 2}]}),
-        st.just({"dns": "web.example:80"}),
-        st.just({"dns": {"name": "_http._tcp.web.example", "min_ttl": "10s"}}),
-        st.just({"file": "endpoints.json"}),
-        st.just({"original_dst": True}),
+limits = optional(
+    max_head=st.integers(1000, 1 << 20),
+    max_fields=st.integers(1, 1000),
+    body_idle=durations,
+    h2_max_streams=st.integers(1, 1000),
+    strict_line_ends=st.booleans(),
+    upgrades=st.lists(st.sampled_from(["websocket", "tls/1.0"])),
+)
+labels = st.dictionaries(st.sampled_from(["direction", "team"]), st.sampled_from(["x", "y"]))
+options = optional(keepalive=durations, user_timeout=durations)
+picks = st.one_of(
+    st.sampled_from(["p2c", "least_request", "round_robin", "ring"]),
+    st.fixed_dictionaries({"type": st.just("p2c")}, optional={"penalty": durations, "peak": st.booleans()}),
+    st.fixed_dictionaries({"type": st.just("least_request")}, optional={"choices": st.integers(2, 5)}),
+    st.fixed_dictionaries(
+        {"type": st.just("ring")},
+        optional={"key": st.sampled_from(["peer", {"header": "x-user"}]), "bound": st.floats(1.1, 9)},
     ),
-    optional(
-        protocol=st.sampled_from(["same", "http/1.1", "h2"]),
-        send_proxy_protocol=st.sampled_from(["v1", "v2"]),
-        connect_timeout=durations,
-        balance=optional(pick=st.sampled_from(["p2c", "least_request", "round_robin"]), failfast=durations),
-        breaker=breakers,
-        timeouts=timeouts,
-        retry=retries,
-        hedge=optional(delay=durations),
-        limit=limits,
+)
+conditions = st.recursive(
+    optional(path_regex=st.sampled_from(["/a", "/b/[^/]*"]), method=st.sampled_from(["GET", "POST"])),
+    lambda inner: st.one_of(
+        st.fixed_dictionaries({"all": st.lists(inner, max_size=2)}),
+        st.fixed_dictionaries({"any": st.lists(inner, max_size=2)}),
+        st.fixed_dictionaries({"not": inner}),
     ),
-).map(lambda parts: parts[0] | parts[1])
+    max_leaves=4,
+)
+profiles = optional(
+    routes=st.lists(
+        st.fixed_dictionaries(
+            {"condition": conditions},
+            optional={
+                "response_classes": st.just([{"condition": {"status": {"min": 429, "max": 429}}, "is_failure": True}]),
+                "labels": st.just({"route": "a"}),
+                "timeout": durations,
+            },
+        ),
+        max_size=2,
+    ),
+    retry_budget=optional(retry_ratio=shares),
+    dst_overrides=st.lists(st.sampled_from(["a", {"name": "b", "weight": 2}]), max_size=2),
+)
+of_requests = {"timeouts": timeouts, "retry": retries, "hedge": optional(delay=durations), "limit": limits_in_flight}
+of_connections = {
+    "protocol": st.sampled_from(["same", "http/1.1", "h2"]),
+    "send_proxy_protocol": st.sampled_from(["v1", "v2"]),
+    "connect_timeout": durations,
+    "source": st.just("127.0.0.1"),
+    "options": options,
+    "limits": limits,
+    "labels": labels,
+}
+of_balancers = {
+    "balance": optional(
+        pick=picks,
+        failfast=durations,
+        spill=st.floats(1, 9),
+        connect_backoff=st.just({"minimum": "1s", "maximum": "2s"}),
+    ),
+    "breaker": breakers,
+}
+
+
+def found(ways, *more):
+    """Draw a backend that is found in one of some ways, and what else may be said of it."""
+    optionals = {key: value for part in more for key, value in part.items()}
+    return st.tuples(st.sampled_from(ways), optional(**optionals)).map(lambda parts: parts[0] | parts[1])
+
+
+backends = st.one_of(
+    found(
+        [
+            {"endpoints": ["10.0.0.1:80", {"address": "10.0.0.2:80", "weight": 2}]},
+            {"dns": "web.example:80"},
+            {"dns": {"name": "_http._tcp.web.example", "min_ttl": "10s", "zone": "a"}},
+            {"file": "endpoints.json"},
+            {"file": {"path": "endpoints.json", "interval": "2s"}},
+        ],
+        of_requests,
+        of_connections,
+        of_balancers,
+    ),
+    found([{"original_dst": True}], of_requests, of_connections),
+)
+last_backends = st.one_of(
+    backends,
+    found([{"first_available": ["a", "b"]}, {"first_available": ["b"]}], of_requests),
+    found([{"endpoints": ["10.0.0.1:80"]}], {"profile": profiles}, of_connections, of_balancers),
+)
 
 
 def listeners(port):
@@ -121,7 +191,11 @@ def listeners(port):
         "original_dst": st.booleans(),
         "policy": policies,
         "rate_limit": rate_limits,
-        "limit": limits,
+        "limit": limits_in_flight,
+        "limits": limits,
+        "labels": labels,
+        "options": options,
+        "half_open": durations,
         "timeouts": timeouts,
         "routes": routes(http_matches),
         "grpc_routes": routes(grpc_matches),
@@ -138,15 +212,18 @@ def documents(draw):
     count = draw(st.integers(1, 3))
     document = {
         "listeners": {f"l{port}": draw(listeners(port)) for port in range(1, 1 + count)},
-        "backends": {name: draw(backends) for name in NAMES},
+        "backends": {name: draw(last_backends if name == NAMES[-1] else backends) for name in NAMES},
     }
     return document | draw(
         optional(
             grace=durations,
             workers=st.integers(1, 4),
             log=st.sampled_from(["info", "warn"]),
-            access_log=optional(format=st.sampled_from(["apache", "json"])),
-            admin=st.just("127.0.0.1:0"),
+            access_log=optional(format=st.sampled_from(["apache", "json"]), redact=st.just(["code"])),
+            trace=st.just({"endpoint": "https://c.example", "kind": "client", "headers": {"x-key": "k"}}),
+            otlp_metrics=st.just({"endpoint": "http://c.example:4318/base", "interval": "1s", "batch": 10}),
+            admin=st.sampled_from(["127.0.0.1:0", {"address": "127.0.0.1:0", "bounds": {"x_ms": [1, 2.5]}}]),
+            codec=st.sampled_from(["auto", "h11"]),
         )
     )
 
