@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -100,11 +100,9 @@ class Rescue(Layer[Exchange, Exchange]):
         """Yield the live service."""
 
         async def service(exchange: Exchange) -> None:
-            tls = exchange.connection.tls
-            meshed = tls is not None and tls.peer_identity is not None
-            rescued = _Rescued(exchange, meshed if self.headers == "meshed" else self.headers)
+            rescued = _Rescued(exchange, self.headers)
             try:
-                await inner(exchange.answering(rescued.respond))
+                await inner(rescued)
                 if not rescued.answered:
                     raise NotAnswered("no layer answered the request", layer="Rescue")
             except Exception as error:
@@ -113,48 +111,54 @@ class Rescue(Layer[Exchange, Exchange]):
         yield service
 
 
-class _Rescued:
-    """One exchange, and whether it has been answered."""
+class _Rescued(Exchange):
+    """An exchange that tells whether it has been answered."""
 
-    __slots__ = ("answered", "exchange", "headers", "refused")
+    __slots__ = ("_headers", "_send", "answered")
 
-    def __init__(self, exchange: Exchange, headers: bool) -> None:
-        self.exchange = exchange
-        self.headers = headers
+    def __init__(self, exchange: Exchange, headers: bool | Literal["meshed"]) -> None:
+        self.request = exchange.request
+        self.connection = exchange.connection
+        self._send = exchange.respond
+        self._headers = headers
         self.answered = False
-        self.refused = False
-        """Whether the codec raised at the answer: at its head, so that nothing was sent, or at its body."""
 
-    async def respond(self, response: Response) -> None:
+    def respond(self, response: Response) -> Awaitable[None]:
         if response.is_final:
             self.answered = True
-            if not isinstance(response.body, Whole) and self.exchange.request.is_grpc:
+            if not isinstance(response.body, Whole) and self.request.is_grpc:
                 response = response.replace(body=_GrpcBody(response.body, self))
-        try:
-            await self.exchange.respond(response)
-        except UpstreamProtocolError:
-            self.refused = True
-            raise
+        return self._send(response)
 
     async def rescue(self, error: Exception) -> None:
         """Answer a failure, or raise it where that is too late or where the client shall see it as it is."""
-        if self.answered and not self.refused:
+        # The codec may have refused the answer for its head, so that nothing was sent, or broken it off for its body.
+        refused = self.answered and isinstance(error, UpstreamProtocolError)
+        if self.answered and not refused:
             raise error
-        if isinstance(error, UpstreamReset) and error.http2_code is not None and self.exchange.request.version == "2":
+        if isinstance(error, UpstreamReset) and error.http2_code is not None and self.request.version == "2":
             raise error
         answer = self.answer(explain(error))
-        if self.refused:
+        if refused:
             try:
-                await self.exchange.respond(answer)
+                await self._send(answer)
             except AlreadyAnswered:  # it was the body, half-way: the codec has aborted the message
                 raise error from None
-            record_failure(error, self.exchange.connection)
+            record_failure(error, self.connection)
         else:
-            record_failure(error, self.exchange.connection)
-            await self.exchange.respond(answer)
+            record_failure(error, self.connection)
+            await self._send(answer)
+
+    @property
+    def explains(self) -> bool:
+        """Whether the client may read why."""
+        if self._headers == "meshed":
+            tls = self.connection.tls
+            return tls is not None and tls.peer_identity is not None
+        return self._headers
 
     def answer(self, verdict: Verdict) -> Response:
-        request = self.exchange.request
+        request = self.request
         fields: list[tuple[str, str]] = []
         status = verdict.status
         if request.is_grpc:
@@ -164,7 +168,7 @@ class _Rescued:
             fields.append(("connection", "close"))
         if verdict.retry_after is not None:
             fields.append(("retry-after", str(verdict.retry_after)))
-        if self.headers:
+        if self.explains:
             fields.append(("l5d-proxy-error", f"{verdict.code} {verdict.message}"))
         return Response(status, fields)
 
@@ -199,10 +203,10 @@ class _GrpcBody(Body):
         rescued = self._rescued
         if self.length is not None or (isinstance(error, UpstreamReset) and error.http2_code is not None):
             raise error  # trailers would lie about the length that was promised; the client knows what a reset means
-        record_failure(error, rescued.exchange.connection)
+        record_failure(error, rescued.connection)
         verdict = explain(error)
         fields = _grpc_fields(verdict)
-        if rescued.headers:
+        if rescued.explains:
             fields.append(("l5d-proxy-error", f"{verdict.code} {verdict.message}"))
         self._ended = True
         self.trailers = Headers(fields)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-import trio
-
 from linkerd_proxy.core.classify import Classify, classify, grpc_status_of
+from linkerd_proxy.core.clock import open_clock
 from linkerd_proxy.core.codes import CANCEL, code_in, code_of
 from linkerd_proxy.core.message import HttpVersion, Request, Response
 from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.stack import Service
-from linkerd_proxy.core.work import Exchange
+from linkerd_proxy.core.work import Exchange, Respond
 from linkerd_proxy.errors import NotAnswered
 from linkerd_proxy.metrics.histogram import Exemplar, Histogram
 from linkerd_proxy.metrics.registry import MAX_SERIES, Counter, Gauge, Registry
@@ -24,7 +23,6 @@ _PROTOCOLS: dict[HttpVersion, str] = {"1.0": "http/1", "1.1": "http/1", "2": "ht
 
 _FOLD = 256  # answers; own figure: folding them in takes a tenth of a millisecond
 
-_NO_OUTCOMES: dict[int, _Outcome] = {}
 _GRPC_FINE = ("", "0")
 
 
@@ -69,12 +67,13 @@ class _Outcome:
 class _Series:
     """The handles of one protocol, bound once; those of each kind of answer when it first occurs."""
 
-    __slots__ = ("_classify", "_labels", "_registry", "in_flight", "kept", "particular", "plain", "requests")
+    __slots__ = ("_classify", "_labels", "_registry", "clock", "in_flight", "kept", "particular", "plain", "requests")
 
     def __init__(self, registry: Registry, labels: dict[str, str], classify: Classify) -> None:
         self._registry = registry
         self._classify = classify
         self._labels = labels
+        self.clock: Callable[[], float] = open_clock()
         self.requests: Counter = registry.counter("request_total", "Requests received", **labels)
         self.in_flight: Gauge = registry.gauge("request_in_flight", "Requests not yet answered to the end", **labels)
         self.kept: bool = True
@@ -108,7 +107,7 @@ class _Series:
         outcome = self.plain.get(status)
         if outcome is None:
             outcome = self.plain[status] = self.bind(status)
-        outcome.add(trio.current_time() - started)
+        outcome.add(self.clock() - started)
         if not self.kept:
             outcome.fold()
             self.plain.clear()
@@ -131,7 +130,7 @@ class _Series:
         if _is_tunnel(request, response):
             outcome.add_untimed()
         else:
-            outcome.add(trio.current_time() - started)
+            outcome.add(self.clock() - started)
         if not self.kept or key not in self.particular:
             outcome.fold()
 
@@ -162,50 +161,62 @@ class ExchangeMetrics(dict[tuple[HttpVersion, str | None], _Series]):
             series.fold()
 
     def counting(self, inner: Service[Exchange]) -> Service[Exchange]:
-        """Return ``inner`` with every exchange counted, in about 3 us each."""
+        """Return ``inner`` with every exchange counted."""
 
         async def count(exchange: Exchange) -> None:
-            request = exchange.request
-            send = exchange.respond
             tls = exchange.connection.tls
-            series = self[request.version, None if tls is None else tls.peer_identity or ""]
-            series.requests.value += 1
-            series.in_flight.value += 1
-            outcomes = series.plain if request.method != "CONNECT" else _NO_OUTCOMES
-            started = trio.current_time()
-            answered = False
-            cut: Response | None = None
+            series = self[exchange.request.version, None if tls is None else tls.peer_identity or ""]
+            counted = _Counted(exchange, series)
             error = CANCEL  # what stands if nothing below says otherwise
-
-            async def respond(response: Response) -> None:
-                nonlocal answered, cut
-                if answered or not (response.status >= 200 or response.is_final):
-                    await send(response)
-                    return
-                answered = True
-                cut = response
-                await send(response)
-                cut = None
-                outcome = outcomes.get(response.status)
-                if outcome is None:
-                    series.count(request, response, "", started)
-                else:
-                    outcome.add(trio.current_time() - started)
-
             try:
-                await inner(Exchange(request, respond, exchange.connection))
+                await inner(counted)
                 error = NotAnswered.code
             except Exception as failure:
                 error = code_of(failure)
                 raise
             finally:
                 series.in_flight.value -= 1
-                if cut is not None:
-                    series.count(request, cut, error, started)
-                elif not answered:
+                if counted.cut is not None:
+                    series.count(counted.request, counted.cut, error, counted.started)
+                elif not counted.answered:
                     series.bind(0, error=error).add_untimed()
 
         return count
+
+
+class _Counted(Exchange):
+    """An exchange that is counted from now on, and whose answer is when it has gone."""
+
+    __slots__ = ("answered", "cut", "send", "series", "started")
+
+    def __init__(self, exchange: Exchange, series: _Series) -> None:
+        self.request = exchange.request
+        self.connection = exchange.connection
+        self.send: Respond = exchange.respond
+        self.series: _Series = series
+        self.answered: bool = False
+        self.cut: Response | None = None
+        """The answer that has begun and not ended."""
+        series.requests.value += 1
+        series.in_flight.value += 1
+        self.started: float = series.clock()
+
+    async def respond(self, response: Response) -> None:
+        """Send the answer on, and count it if that worked."""
+        status = response.status
+        if self.answered or not (status >= 200 or response.is_final):
+            await self.send(response)
+            return
+        self.answered = True
+        self.cut = response
+        await self.send(response)
+        self.cut = None
+        series = self.series
+        outcome = series.plain.get(status)
+        if outcome is None or self.request.method == "CONNECT":
+            series.count(self.request, response, "", self.started)
+        else:
+            outcome.add(series.clock() - self.started)
 
 
 def _is_tunnel(request: Request, response: Response) -> bool:

@@ -53,6 +53,9 @@ class _Facts:
         return found
 
 
+_NO_FACTS = _Facts(Request())  # for a table where nobody asks
+
+
 def _test(value: object) -> _Test:
     if isinstance(value, Regex):
         return value.pattern.fullmatch
@@ -154,6 +157,11 @@ class _Bucket(Generic[T]):
             name, value = entry.key
             self._by_header.setdefault(name, {}).setdefault(value, []).append(index)
 
+    @property
+    def asks(self) -> bool:
+        """Whether more than host and path decides."""
+        return bool(self._by_header) or any(not entry.free for entry in self._entries[:1])
+
     def first(self, path: str, facts: _Facts) -> _Entry[T] | None:
         """Return the first that matches. Those that want a header to be one text are found by that text."""
         entries = self._entries
@@ -191,6 +199,12 @@ class _Host(Generic[T]):
             else:
                 (self._any if kind == _ANY else self._others).add(entry)
         self._depth = max((prefix.count("/") for prefix in self._prefixes), default=0)
+
+    @property
+    def asks(self) -> bool:
+        """Whether some of them ask for more than a path."""
+        buckets = (*self._exact.values(), *self._prefixes.values(), self._others, self._any)
+        return any(bucket.asks for bucket in buckets)
 
     def find(self, path: str, facts: _Facts) -> T | None:
         """Return the value of the best match, or None."""
@@ -230,7 +244,7 @@ class Table(Generic[T]):
         matches: Hosts (empty for any), what to match there, and the value; the earlier one wins among equals.
     """
 
-    __slots__ = ("_any", "_hosts", "_names", "_ports", "_wildcards")
+    __slots__ = ("_any", "_asks", "_hosts", "_names", "_ports", "_wildcards")
 
     def __init__(self, matches: Iterable[tuple[str, AnyMatch, T]]) -> None:
         by_host: dict[str, list[tuple[AnyMatch, _Entry[T]]]] = {}
@@ -239,6 +253,7 @@ class Table(Generic[T]):
             by_host.setdefault(host, []).append((match, _Entry(match, order, value)))
             names.append((host, str(match.path) if isinstance(match, Match) else _indexed(match)))
         hosts = {host: _Host(entries) for host, entries in by_host.items()}
+        self._asks = any(table.asks for table in hosts.values())
         self._names = tuple(names)
         self._any = hosts.pop("", None)
         self._hosts = {host: table for host, table in hosts.items() if not host.startswith("*")}
@@ -247,7 +262,7 @@ class Table(Generic[T]):
 
     def find(self, request: Request) -> T | None:
         """Return the best match's value, or None. Takes a few microseconds, however many matches there are."""
-        facts = _Facts(request)
+        facts = _Facts(request) if self._asks else _NO_FACTS
         path = request.path
         if "?" in path:
             path = path.partition("?")[0]
