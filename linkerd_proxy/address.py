@@ -10,7 +10,16 @@ from typing import TypeAlias
 
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["Address", "AnyAddress", "UnixAddress", "is_name", "is_under", "parse_address"]
+__all__ = [
+    "Address",
+    "AnyAddress",
+    "UnixAddress",
+    "check_target",
+    "is_name",
+    "is_under",
+    "parse_address",
+    "parse_target",
+]
 
 # RFC 1123 names of at most 253 octets, labels of at most 63; underscores occur in practice (SRV, Compose).
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -83,12 +92,35 @@ def parse_address(text: str, *, default_port: int | None = None) -> AnyAddress:
     return Address(_host(host, text), number)
 
 
+def parse_target(text: str | AnyAddress) -> AnyAddress:
+    """Read where something is reached: as :func:`parse_address`, but nobody is reached at port 0.
+
+    Raises:
+        InvalidConfiguration: naming the text and what is wrong with it.
+    """
+    address = parse_address(text) if isinstance(text, str) else text
+    check_target(address)
+    return address
+
+
+def check_target(address: AnyAddress) -> None:
+    """Refuse an address that nobody can be reached at: port 0 lets a listener choose, and means nothing else.
+
+    Raises:
+        InvalidConfiguration: naming it.
+    """
+    if isinstance(address, Address) and not address.port:
+        raise InvalidConfiguration(f"'{address}' can't be reached: port 0 is none; give the port that is listened on")
+
+
 def _split(text: str) -> tuple[str, str | None]:
     if text.startswith("["):
         host, closed, rest = text[1:].partition("]")
         if not closed or (rest and not rest.startswith(":")):
             raise InvalidConfiguration(f"{text!r} is no address: write IPv6 as [::1]:8080")
         return host, rest[1:] if rest else None
+    if "://" in text:
+        raise InvalidConfiguration(f"{text!r} is a URL: write host:port alone, for example 127.0.0.1:8080")
     if text.count(":") > 1:
         raise InvalidConfiguration(f"{text!r} is ambiguous: put the IPv6 address in brackets, as in [::1]:8080")
     host, colon, port = text.partition(":")

@@ -16,7 +16,7 @@ import linkerd_proxy
 PACKAGE = Path(linkerd_proxy.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
-    **dict.fromkeys(["_version", "errors", "grpc_status", "headers", "address", "duration", "protobuf"], 0),
+    **dict.fromkeys(["_version", "errors", "grpc_status", "headers", "address", "duration", "names", "protobuf"], 0),
     **dict.fromkeys(["core", "metrics.registry", "metrics.histogram"], 1),
     **dict.fromkeys(
         ["io", "grpc", "document"], 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from linkerd_proxy.cli.authority_serve import serve_authority
-from linkerd_proxy.cli.options import DURATION
+from linkerd_proxy.cli.options import DURATION, Command
 
 __all__ = ["authority"]
 
@@ -27,7 +27,7 @@ def authority(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-@authority.command(short_help="Make an authority in a directory.")
+@authority.command(cls=Command, short_help="Make an authority in a directory.")
 @_DIRECTORY
 @click.option("--trust-domain", help="What all its names end with.  [default: mesh.local]")
 @click.option("--lifetime", type=DURATION, help="How long it is valid.  [default: 3650d; 365d with --under]")
@@ -45,7 +45,8 @@ def init(directory: Path, trust_domain: str | None, lifetime: float | None, unde
     from linkerd_proxy.tls.store import create_store, read_store
 
     if under is None:
-        made = Authority.create(trust_domain or "mesh.local", lifetime=ROOT_LIFETIME if lifetime is None else lifetime)
+        domain = "mesh.local" if trust_domain is None else trust_domain
+        made = Authority.create(domain, lifetime=ROOT_LIFETIME if lifetime is None else lifetime)
     else:
         root = read_store(under)
         if trust_domain not in (None, root.trust_domain):
@@ -55,7 +56,7 @@ def init(directory: Path, trust_domain: str | None, lifetime: float | None, unde
     click.echo(f"{directory}: the authority of {made.trust_domain} until {made.not_after:%Y-%m-%d}")
 
 
-@authority.command(short_help="Issue an identity as files.")
+@authority.command(cls=Command, short_help="Issue an identity as files.")
 @_DIRECTORY
 @click.argument("name")
 @click.option(
@@ -81,7 +82,7 @@ def issue(directory: Path, name: str, out: Path, lifetime: float) -> None:
     click.echo(f"{out}: {name} until {made.not_after:%Y-%m-%dT%H:%M:%SZ}")
 
 
-@authority.command(short_help="Show an authority.")
+@authority.command(cls=Command, short_help="Show an authority.")
 @_DIRECTORY
 def show(directory: Path) -> None:
     """Show the authority in DIR, its trust anchors, and the tokens that are not used yet. It shows no secret."""
@@ -102,7 +103,7 @@ def show(directory: Path) -> None:
     click.echo("\n".join(f"{what + ':':<14}{text}" for what, text in lines))
 
 
-@authority.command(short_help="Make a one-time token for a workload's first certificate.")
+@authority.command(cls=Command, short_help="Make a one-time token for a workload's first certificate.")
 @_DIRECTORY
 @click.argument("name")
 @click.option("--lifetime", type=DURATION, default="1h", show_default=True, help="How long it can be used.")

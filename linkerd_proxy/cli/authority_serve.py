@@ -11,7 +11,7 @@ import click
 import trio
 
 from linkerd_proxy.address import UnixAddress
-from linkerd_proxy.cli.options import ADDRESS, DURATION, LOG_LEVEL
+from linkerd_proxy.cli.options import ADDRESS, DURATION, LOG_LEVEL, Command
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.serve import Listener, serve
@@ -42,7 +42,7 @@ class _Plan:
     grace: float
 
 
-@click.command("serve", short_help="Issue certificates over the network.")
+@click.command("serve", cls=Command, short_help="Issue certificates over the network.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
     "--listen",

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import click
 import trio
 
+from linkerd_proxy.cli.options import Command
+
 if TYPE_CHECKING:
     from linkerd_proxy.mesh.config.examine import Finding
 
 __all__ = ["check", "schema"]
 
 
-@click.command(short_help="Explain everything that is wrong with a configuration.")
+@click.command(cls=Command, short_help="Explain everything that is wrong with a configuration.")
 @click.argument("file", type=click.Path())
 @click.option("--ports", is_flag=True, help="Also try whether the listeners' addresses are free.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -44,7 +46,7 @@ async def _examine(file: str, ports: bool) -> list[Finding]:
     return await examine(file, ports=ports)
 
 
-@click.command(short_help="Print the JSON Schema of configurations, for editors.")
+@click.command(cls=Command, short_help="Print the JSON Schema of configurations, for editors.")
 def schema() -> None:
     """Print the JSON Schema (draft 2020-12) of what "run --config" reads. Editors with YAML support complete and check
     by it: "linkerd-proxy schema > proxy.schema.json", and "# yaml-language-server: $schema=proxy.schema.json" as the

@@ -17,7 +17,7 @@ import trio
 from linkerd_proxy._version import __version__
 from linkerd_proxy.address import AnyAddress
 from linkerd_proxy.cli.demo_view import Lines, Silence, TableView, View, can_draw
-from linkerd_proxy.cli.options import ADDRESS, SECONDS
+from linkerd_proxy.cli.options import ADDRESS, SECONDS, Command
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.serve import serve
@@ -38,7 +38,7 @@ _PROTOCOLS = {"HTTP/1.1": "http/1", "gRPC": "http/2", "TCP": "opaque"}  # as met
 _GRACE = 2.0  # seconds that connections of the demonstration get to end
 
 
-@click.command(short_help="See a mesh work: two applications, mutual TLS, live figures.")
+@click.command(cls=Command, short_help="See a mesh work: two applications, mutual TLS, live figures.")
 @click.option(
     "--for", "--duration", "seconds", type=SECONDS, help="End after so many seconds, as in 10 or 2m; else at Ctrl-C."
 )

@@ -12,6 +12,7 @@ import click
 import trio
 
 from linkerd_proxy.address import Address, parse_address
+from linkerd_proxy.cli.options import Command
 from linkerd_proxy.cli.plan import Plan, make_plan, plan_options
 from linkerd_proxy.cli.serving import Readiness, Serving, serve_plan
 from linkerd_proxy.core.background import unwrapped
@@ -30,7 +31,7 @@ _ENDS: set[int] = {signal.SIGTERM, signal.SIGINT}
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as POSIX shells say
 
 
-@click.command("exec", short_help="Run an application with a proxy before it, as one.")
+@click.command("exec", cls=Command, short_help="Run an application with a proxy before it, as one.")
 @click.argument("application", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- APPLICATION [ARGUMENTS]...")
 @click.option("--stack", metavar="FILE.py:NAME", help="Serve this stack of your own.")
 @plan_options

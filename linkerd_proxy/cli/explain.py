@@ -7,6 +7,7 @@ import textwrap
 
 import click
 
+from linkerd_proxy.cli.options import Command
 from linkerd_proxy.errors import CODES
 from linkerd_proxy.mesh.explanations import EXPLANATIONS, OTHERS, meaning
 
@@ -15,7 +16,7 @@ __all__ = ["explain"]
 _INDENT = 17  # where the text of a paragraph begins
 
 
-@click.command(short_help="Say what a failure code means, or list them all.")
+@click.command(cls=Command, short_help="Say what a failure code means, or list them all.")
 @click.argument("code", required=False)
 def explain(code: str | None) -> None:
     """Say what a failure code means, what usually causes it, where to look and what to do.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import click
 
-from linkerd_proxy.cli.options import ADDRESS, DURATION, LOG_LEVEL
+from linkerd_proxy.address import UnixAddress, parse_address
+from linkerd_proxy.cli.options import ADDRESS, DURATION, LOG_LEVEL, TARGET, TIMEOUT
 from linkerd_proxy.http.h1.codec import make_codec
 from linkerd_proxy.io.loopback import loopbacks
 from linkerd_proxy.mesh.commanded import app_address
@@ -34,7 +35,7 @@ def _given_as(*names: str, variable: str | list[str] | None = None, **more: Any)
 
 
 def _timeout(name: str, default: str, variable: str, text: str) -> Callable[[_F], _F]:
-    return _given_as(name, type=DURATION, default=default, show_default=True, variable=variable, help=text)
+    return _given_as(name, type=TIMEOUT, default=default, show_default=True, variable=variable, help=text)
 
 
 _OPTIONS = (
@@ -46,13 +47,13 @@ _OPTIONS = (
         help="Where to listen; may be given several times. Port 0 lets the system choose.  "
         "[default: :4143 as a sidecar, else 127.0.0.1:8080]",
     ),
-    _given_as("--to", multiple=True, type=ADDRESS, help="Where to proxy to; several are taken in turn, with failover."),
+    _given_as("--to", multiple=True, type=TARGET, help="Where to proxy to; several are taken in turn, with failover."),
     _given_as("--opaque", is_flag=True, help="With --to, forward bytes as they are: no detection, no HTTP."),
     _given_as(
         "--identity",
         metavar="IDDIR",
         help="The proxy's identity: a directory with ca.pem, cert.pem and key.pem, read anew when they change. Clients "
-        "can then speak TLS with it.  [default: as the environment tells]",
+        "can then speak TLS with it.  [default: as the environment tells a sidecar, or an option that needs one]",
     ),
     _given_as("--require-identity", is_flag=True, help="Refuse clients that don't prove who they are by mutual TLS."),
     _given_as(
@@ -61,7 +62,10 @@ _OPTIONS = (
         help="The --to is a proxy of the mesh with this name: speak mutual TLS with it, and carry HTTP/1 as HTTP/2.",
     ),
     _given_as(
-        "--app", metavar="ADDRESS", help="As a sidecar, where the application is.  [default: where each one was going]"
+        "--app",
+        metavar="ADDRESS",
+        type=TARGET,
+        help="As a sidecar, where the application is.  [default: where each one was going]",
     ),
     _given_as(
         "--peer",
@@ -233,6 +237,8 @@ def make_plan(ctx: click.Context, target: str | None, values: Values) -> Plan:
     """
     log_to(form=values["log_format"])
     logging.getLogger("linkerd_proxy").setLevel(values["log"])
+    if not values["tap_identity"]:
+        _refuse(ctx, {"tap"}, "belongs to --tap-identity NAME, which says who may watch")
     if target is not None:
         if values["to"]:
             raise click.UsageError("say what to serve: either --to HOST:PORT or a stack, as in my_mesh.py:proxy")
@@ -276,10 +282,13 @@ def _plan(
         raise click.UsageError(
             "--tap-identity shows the requests of one process by mutual TLS: give it an --identity, and no --workers"
         )
+    inbound = values["listen"] or (listen,)
+    taps = (values["tap"],) if values["tap_identity"] else ()
+    _refuse_twice([*inbound, *outbound, *filter(None, [values["admin"]]), *taps])
     return Plan(
         target,
         arguments,
-        values["listen"] or (listen,),
+        inbound,
         outbound,
         values["admin"],
         values["workers"],
@@ -290,6 +299,14 @@ def _plan(
         values["tap"],
         values["tap_identity"],
     )
+
+
+def _refuse_twice(addresses: Sequence[str]) -> None:
+    """Refuse to listen twice at one address: the system would say that "somebody" listens there already."""
+    parsed = [parse_address(one) for one in addresses]
+    for address in parsed:
+        if parsed.count(address) > 1 and (isinstance(address, UnixAddress) or address.port):
+            raise click.UsageError(f"{address} is given twice to listen on: give each listener an address of its own")
 
 
 def _refuse(ctx: click.Context, names: set[str], why: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import trio
 
+from linkerd_proxy.cli.options import Command
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.mesh.capture import PROGRAMS, Tool, apply_redirect, find_tool, remove_redirect
 from linkerd_proxy.mesh.redirect import SKIP_INBOUND, SKIP_OUTBOUND, Redirect
@@ -51,7 +52,7 @@ def _group(name: str) -> int:
     return grp.getgrnam(name).gr_gid
 
 
-@click.command(short_help="Show, apply or remove the rules that capture TCP traffic.")
+@click.command(cls=Command, short_help="Show, apply or remove the rules that capture TCP traffic.")
 @click.option("--print", "show", is_flag=True, help="Print the rules, for you to read or to apply yourself.")
 @click.option("--apply", is_flag=True, help="Put the rules in force, in the place of those of an earlier --apply.")
 @click.option("--remove", is_flag=True, help="Take the rules away; with --print, print what does so.")

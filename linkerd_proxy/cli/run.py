@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import trio
 
+from linkerd_proxy.cli.options import Command
 from linkerd_proxy.cli.plan import Plan, make_plan, plan_options
 from linkerd_proxy.cli.serving import serve_plan
 from linkerd_proxy.core.background import unwrapped
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-@click.command(short_help="Serve as a sidecar, a reverse proxy, or the stack in a Python file.")
+@click.command(cls=Command, short_help="Serve as a sidecar, a reverse proxy, or the stack in a Python file.")
 @click.argument("target", required=False, metavar="[FILE.py:NAME]")
 @click.option("--config", metavar="FILE", type=click.Path(), help="Serve what this file describes, YAML or JSON.")
 @plan_options

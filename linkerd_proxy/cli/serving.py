@@ -106,11 +106,6 @@ async def serve_plan(
     """
     readiness = readiness or Readiness()
     identity = None if plan.identity is None else find_identity(plan.identity or None)
-    if plan.identity is not None and identity is None:
-        logger.warning(
-            "there is no identity: nothing is encrypted or authenticated by this proxy; give --identity DIR "
-            "(linkerd-proxy authority issue makes one)"
-        )
     try:
         with process_metrics(current_registry()):
             if plan.workers == 1:
@@ -120,6 +115,17 @@ async def serve_plan(
                 await _serve_by_workers(plan, drain, readiness, identity, task_status)
     except ExceptionGroup as failures:
         raise unwrapped(failures) from None
+
+
+def _load(plan: Plan, outbound: Sequence[AnyAddress], identity: Identity | None) -> Stack[Connection]:
+    """Return the stack, and warn if it is plaintext: after what is wrong with the options has been told."""
+    stack = load_stack(plan.target, _arguments(plan, outbound))
+    if plan.identity is not None and identity is None:
+        logger.warning(
+            "there is no identity: nothing is encrypted or authenticated by this proxy; give --identity DIR "
+            "(linkerd-proxy authority issue makes one)"
+        )
+    return stack
 
 
 async def _serve_here(
@@ -132,7 +138,7 @@ async def _serve_here(
     redirected = bool(plan.outbound)
     async with AsyncExitStack() as held, trio.open_nursery() as nursery:
         outbound = await _listen(held, *plan.outbound, original_dst=redirected)
-        stack = load_stack(plan.target, _arguments(plan, [one.address for one in outbound]))
+        stack = _load(plan, [one.address for one in outbound], identity)
         admin_listeners = await _listen(held, plan.admin)
         tap_listeners = await _listen(held, plan.tap) if plan.tap_identities else []
         listeners = await _listen(held, *plan.listen, original_dst=redirected)
@@ -160,8 +166,7 @@ async def _serve_by_workers(
     async with AsyncExitStack() as held:
         # Ports that the system chooses are the same for all workers, and the stack knows them.
         outbound = [held.enter_context(one) for text in plan.outbound for one in await reserve(text)]
-        arguments = _arguments(plan, [one.address for one in outbound])
-        stack = load_stack(plan.target, arguments)
+        stack = _load(plan, [one.address for one in outbound], identity)
         admin_listeners = await _listen(held, plan.admin)
 
         async def run(*, task_status: trio.TaskStatus[Workers]) -> None:
@@ -169,7 +174,7 @@ async def _serve_by_workers(
                 plan.target,
                 [*plan.listen, *(one.address for one in outbound)],
                 workers=plan.workers,
-                arguments=arguments,
+                arguments=_arguments(plan, [one.address for one in outbound]),
                 drain=drain,
                 original_dst=bool(plan.outbound),
                 identity=None if identity is None else plan.identity,

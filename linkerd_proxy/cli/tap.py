@@ -8,14 +8,14 @@ from urllib.parse import urlencode
 import click
 import trio
 
-from linkerd_proxy.address import parse_address
+from linkerd_proxy.address import parse_target
 from linkerd_proxy.cli.asking import ask_admin
-from linkerd_proxy.cli.options import ADDRESS
+from linkerd_proxy.cli.options import ADDRESS, Command
 
 __all__ = ["tap"]
 
 
-@click.command(short_help="Watch live requests of a running proxy.")
+@click.command(cls=Command, short_help="Watch live requests of a running proxy.")
 @click.option("--admin", type=ADDRESS, default="127.0.0.1:4191", show_default=True, help="The proxy's admin endpoint.")
 @click.option("--method", default="", help="Only requests with this method.")
 @click.option("--path", default="", help="Only requests whose path begins so.")
@@ -41,7 +41,7 @@ def tap(admin: str, as_json: bool, **wishes: object) -> None:
         if line:
             click.echo(line if as_json else _shown(json.loads(line)))
 
-    trio.run(ask_admin, parse_address(admin), f"/tap?{urlencode(query)}", "application/x-ndjson", show)
+    trio.run(ask_admin, parse_target(admin), f"/tap?{urlencode(query)}", "application/x-ndjson", show)
 
 
 def _values(value: object) -> list[object]:

@@ -13,10 +13,10 @@ from typing import Any
 import click
 import trio
 
-from linkerd_proxy.address import parse_address
+from linkerd_proxy.address import parse_target
 from linkerd_proxy.cli.asking import ask_admin
 from linkerd_proxy.cli.demo_view import can_draw
-from linkerd_proxy.cli.options import ADDRESS
+from linkerd_proxy.cli.options import ADDRESS, Command
 from linkerd_proxy.cli.top_view import Screen, plain
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.errors import InvalidConfiguration
@@ -32,7 +32,7 @@ _SCROLLING = {
 """Lines and pages by key, as terminals send the arrows and page keys."""
 
 
-@click.command(short_help="Watch traffic, endpoints, identities and failures live.")
+@click.command(cls=Command, short_help="Watch traffic, endpoints, identities and failures live.")
 @click.option(
     "--admin",
     multiple=True,
@@ -95,7 +95,7 @@ async def _follow(address: str, on_frame: Callable[[str, dict[str, Any]], None])
             raise InvalidConfiguration(f"{address} sends what is no frame: is it a proxy's admin endpoint?") from error
         on_frame(address, frame)
 
-    await ask_admin(parse_address(address), "/events", "text/event-stream", on_line)
+    await ask_admin(parse_target(address), "/events", "text/event-stream", on_line)
     raise InvalidConfiguration(f"the proxy at {address} has ended")
 
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from linkerd_proxy.address import Address, AnyAddress
 from linkerd_proxy.core.shared import Resource
 from linkerd_proxy.core.work import Protocol, Target
+from linkerd_proxy.names import check_identity
 
 __all__ = ["Add", "Endpoint", "Gone", "Remove", "Reset", "Resolution", "Resolve", "Update"]
 
@@ -29,6 +30,9 @@ class Endpoint:
         tagged_port: The port of the endpoint's own proxy that reads transport headers, if it has one (Linkerd: 4143).
         zone: The failure domain that it runs in, or empty.
         labels: For metrics; bounded by whoever configured the discovery.
+
+    Raises:
+        InvalidConfiguration: if nobody can prove that name.
     """
 
     address: AnyAddress
@@ -39,6 +43,10 @@ class Endpoint:
     tagged_port: int | None = None
     zone: str = ""
     labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.identity is not None:
+            check_identity(self.identity, f"Endpoint(identity={self.identity!r})")
 
     def target(self, protocol: Protocol | None = None, *, beyond: Address | None = None) -> Target:
         """Return it as whom a dial shall reach, to speak ``protocol``, and as a gateway to what lies ``beyond``."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from linkerd_proxy.address import AnyAddress, parse_address
+from linkerd_proxy.address import AnyAddress, check_target, parse_address
 from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.endpoint import Endpoint, Resolution, Resolve
 from linkerd_proxy.core.work import Protocol
@@ -71,6 +71,7 @@ class EndpointsDocument:
     def __post_init__(self) -> None:
         seen: set[AnyAddress] = set()
         for endpoint in self.resolved():
+            check_target(endpoint.address)
             if endpoint.address in seen:
                 raise InvalidConfiguration(f"{endpoint.address} is there twice: give it a weight instead")
             seen.add(endpoint.address)

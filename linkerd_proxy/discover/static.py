@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from linkerd_proxy.address import AnyAddress, parse_address
+from linkerd_proxy.address import AnyAddress, check_target, parse_address
 from linkerd_proxy.core.endpoint import Endpoint, Resolution, Resolve
 from linkerd_proxy.discover.publish import Published
 from linkerd_proxy.errors import InvalidConfiguration
@@ -35,6 +35,7 @@ class Static(Resolve):
         read = tuple(map(_endpoint, endpoints))
         seen: set[AnyAddress] = set()
         for endpoint in read:
+            check_target(endpoint.address)
             if endpoint.address in seen:
                 raise InvalidConfiguration(f"Static() names {endpoint.address} twice: give it a weight instead")
             seen.add(endpoint.address)

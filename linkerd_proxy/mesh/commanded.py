@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from linkerd_proxy.address import is_name
 from linkerd_proxy.core.stack import Stack
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.detect.detect import OPAQUE_PORTS
@@ -16,6 +17,7 @@ from linkerd_proxy.mesh.outbound import outbound
 from linkerd_proxy.mesh.peer import MeshPeer
 from linkerd_proxy.mesh.reverse import reverse_proxy
 from linkerd_proxy.mesh.sidecar import Sidecar
+from linkerd_proxy.names import check_identity
 from linkerd_proxy.tcp.destinations import parse_destination
 
 __all__ = ["app_address", "parse_peer", "parse_ports", "reverse", "sidecar"]
@@ -56,6 +58,8 @@ def reverse(
     if needed and own is None:
         option = "--peer-identity" if peer_identity is not None else "--require-identity"
         raise InvalidConfiguration(f"{option} needs an identity of the proxy's own: give --identity DIR")
+    if peer_identity is not None:
+        check_identity(peer_identity, f"--peer-identity {peer_identity!r}")
     return reverse_proxy(
         targets,
         codec=codec,
@@ -115,8 +119,11 @@ def sidecar(
         option = "--peer" if peers else "--require-identity" if require_identity else "--gateway-suffixes"
         raise InvalidConfiguration(f"{option} needs an identity of the proxy's own: give --identity DIR")
     opaque = parse_ports(opaque_ports)
-    known = dict(map(parse_peer, peers))
+    known = _peers(peers)
     suffixes = tuple(part.strip() for part in gateway_suffixes.split(",") if part.strip())
+    for suffix in suffixes:
+        if not is_name(suffix.lstrip(".")):
+            raise InvalidConfiguration(f"--gateway-suffixes: {suffix!r} is no domain: write it as in svc.west.example")
     leads = None
     if suffixes and own:
         leads = gateway(own, own_name(identity), suffixes, known, codec=codec, local=gateway_local)
@@ -159,12 +166,26 @@ def parse_peer(text: str) -> tuple[str, MeshPeer]:
     """
     where, equals, rest = text.partition("=")
     name, at, port = rest.partition("@")
-    if not equals or not where or not name or (at and not port.isdigit()):
+    if not equals or not where or not name or (at and not _is_port(port)):
         raise InvalidConfiguration(
-            f"{text!r} is no peer: give DESTINATION=IDENTITY, as in 10.0.0.5:8080=web.mesh.local"
+            f"{text!r} is no peer: give DESTINATION=IDENTITY, as in 10.0.0.5:8080=web.mesh.local, and perhaps @PORT"
         )
     parse_destination(where)
+    check_identity(name, f"{name!r} of --peer {where}")
     return where, MeshPeer(name, int(port) if at else 4143)
+
+
+def _peers(texts: Sequence[str]) -> dict[str, MeshPeer]:
+    peers: dict[str, MeshPeer] = {}
+    for where, peer in map(parse_peer, texts):
+        if where in peers:
+            raise InvalidConfiguration(f"--peer {where} is given twice: give it once, with the identity that it proves")
+        peers[where] = peer
+    return peers
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text) < 65536
 
 
 def parse_ports(text: str) -> frozenset[int]:

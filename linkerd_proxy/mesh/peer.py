@@ -17,6 +17,7 @@ from linkerd_proxy.http.mesh_headers import OutboundHeaders
 from linkerd_proxy.http.upgrade import BETWEEN_PROXIES, Upgrade
 from linkerd_proxy.io.transport_header import ALPN
 from linkerd_proxy.metrics.layer import Metrics
+from linkerd_proxy.names import check_identity
 from linkerd_proxy.tcp.aim import Aim
 from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.tcp.destinations import Destinations
@@ -41,6 +42,11 @@ class MeshPeer:
 
     identity: str
     tagged_port: int | None = 4143
+
+    def __post_init__(self) -> None:
+        check_identity(self.identity, f"MeshPeer({self.identity!r})")
+        if self.tagged_port is not None and not 0 < self.tagged_port < 65536:
+            raise InvalidConfiguration(f"MeshPeer(tagged_port={self.tagged_port}) is no port: give one from 1 to 65535")
 
 
 def asking(

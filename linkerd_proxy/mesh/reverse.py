@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from linkerd_proxy.address import Address, AnyAddress, parse_address
+from linkerd_proxy.address import Address, AnyAddress, parse_target
 from linkerd_proxy.core.stack import Stack
 from linkerd_proxy.core.work import Connection, Dial, Exchange
 from linkerd_proxy.detect.detect import Detect
@@ -45,7 +45,7 @@ def reverse_proxy(
     """Return a stack that detects and proxies HTTP/1, HTTP/2 and raw TCP to the targets.
 
     Args:
-        targets: Where to, as :func:`~linkerd_proxy.address.parse_address` reads them. Several are taken in turn, and
+        targets: Where to, as :func:`~linkerd_proxy.address.parse_target` reads them. Several are taken in turn, and
             one that can't be reached is passed over.
         codec: The library that parses HTTP/1: ``auto``, ``h11`` or ``httptools``.
         opaque: Forward bytes without looking at them.
@@ -98,4 +98,4 @@ def reverse_proxy(
 
 
 def _address(target: str | AnyAddress) -> AnyAddress:
-    return parse_address(target) if isinstance(target, str) else target
+    return parse_target(target)

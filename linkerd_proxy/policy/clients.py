@@ -10,6 +10,7 @@ from typing import TypeAlias
 from linkerd_proxy.address import Address
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.names import check_identity
 
 __all__ = ["Authentication", "Network", "TlsAuthenticated", "TlsUnauthenticated", "Unauthenticated"]
 
@@ -88,7 +89,7 @@ class TlsAuthenticated:
         suffixes: ``*.ns.example`` takes every DNS-like name below ``ns.example``, and never a URI.
 
     Raises:
-        InvalidConfiguration: if there are neither, so that nobody could come in.
+        InvalidConfiguration: if there are neither, so that nobody could come in, or a name that nobody can prove.
     """
 
     identities: Sequence[str] = ()
@@ -97,6 +98,9 @@ class TlsAuthenticated:
     def __post_init__(self) -> None:
         object.__setattr__(self, "identities", tuple(map(_identity, self.identities)))
         object.__setattr__(self, "suffixes", tuple("." + _suffix(suffix) for suffix in self.suffixes))
+        for identity in self.identities:
+            if identity != "*":
+                check_identity(identity, f"TlsAuthenticated(identities=[{identity!r}])")
         if not self.identities and not self.suffixes:
             raise InvalidConfiguration("TlsAuthenticated() admits nobody: name identities, or '*' for every one")
 

@@ -16,6 +16,7 @@ from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import InvalidConfiguration, RateLimited
 from linkerd_proxy.metrics.registry import current_registry
+from linkerd_proxy.names import check_identity
 from linkerd_proxy.policy.gcra import Gcra
 
 __all__ = ["RateLimit", "RateOverride"]
@@ -41,6 +42,8 @@ class RateOverride:
         object.__setattr__(self, "clients", tuple(self.clients))
         if not self.clients:
             raise InvalidConfiguration(f"RateOverride({self.rate!r}, []) holds for nobody: name identities")
+        for client in self.clients:
+            check_identity(client, f"RateOverride(clients=[{client!r}])")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

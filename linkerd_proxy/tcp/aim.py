@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Dial
 from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.names import check_identity
 
 __all__ = ["Aim"]
 
@@ -29,6 +30,7 @@ class Aim(Layer[Dial, Dial]):
     tagged_port: int | None = None
 
     def __post_init__(self) -> None:
+        check_identity(self.identity, f"Aim({self.identity!r})")
         if self.tagged_port is not None and not 0 < self.tagged_port < 65536:
             raise InvalidConfiguration(f"Aim(tagged_port={self.tagged_port}) is no port: give one from 1 to 65535")
 

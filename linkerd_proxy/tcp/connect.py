@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from linkerd_proxy.address import AnyAddress, parse_address
+from linkerd_proxy.address import AnyAddress, parse_target
 from linkerd_proxy.core.stack import Service, Stack
 from linkerd_proxy.core.work import Dial
 from linkerd_proxy.errors import ConnectFailed, Denied, InvalidConfiguration, LoopDetected, NoTarget, ProxyError
@@ -23,7 +23,7 @@ class Connect(Stack[Dial]):
     """Connects, calls ``dial.use`` with the stream, and closes it; what ``use`` raises aborts it (RST).
 
     Args:
-        addresses: Where to, as :func:`~linkerd_proxy.address.parse_address` reads them; they win over the dial's own
+        addresses: Where to, as :func:`~linkerd_proxy.address.parse_target` reads them; they win over the dial's own
             target. Several are taken in turn, and one that can't be reached is passed over for the next.
         timeout: Seconds for each address (Linkerd: 1).
         source: The local IP address to connect from.
@@ -54,7 +54,7 @@ class Connect(Stack[Dial]):
     ) -> None:
         if not timeout > 0:
             raise InvalidConfiguration(f"Connect(timeout={timeout!r}) never connects: give seconds above 0")
-        parsed = tuple(parse_address(one) if isinstance(one, str) else one for one in addresses)
+        parsed = tuple(map(parse_target, addresses))
         object.__setattr__(self, "addresses", parsed)
         object.__setattr__(self, "timeout", timeout)
         object.__setattr__(self, "source", source)

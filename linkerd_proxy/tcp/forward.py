@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import trio
 
-from linkerd_proxy.address import AnyAddress, parse_address
+from linkerd_proxy.address import AnyAddress, parse_target
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Connection, Dial, Target
 from linkerd_proxy.errors import UpstreamReset
@@ -37,11 +37,11 @@ class Forward(Layer[Connection, Dial]):
 
     def __post_init__(self) -> None:
         if isinstance(self.to, str):
-            parse_address(self.to)  # a bad address is told where it is written
+            parse_target(self.to)  # a bad address is told where it is written
 
     async def serve(self, work: Connection, inner: Service[Dial]) -> None:
         """Dial and copy until both directions have ended."""
-        target = parse_address(self.to) if isinstance(self.to, str) else self.to
+        target = parse_target(self.to) if self.to is not None else None
         dial = Dial(
             Target(target or work.original_dst, protocol=work.protocol),
             _Use(work, self.half_open),

@@ -89,7 +89,9 @@ class Authority:
 
         self.check_valid()
         if not _may_delegate(self.certificate):
-            raise InvalidConfiguration(f"{self!r} is below another authority itself: make the new one below the root")
+            raise InvalidConfiguration(
+                f"this authority of {self.trust_domain} is below another one itself: make the new one below the root"
+            )
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _signed_authority(self.trust_domain, key, self.certificate, self.key, self.now(), lifetime)
         return Authority(self.trust_domain, self.anchors, (certificate, *self.intermediates), key, self.now)
@@ -191,7 +193,8 @@ def fingerprint(certificate: x509.Certificate) -> str:
 
 def _checked(lifetime: float) -> float:
     if not _SHORTEST <= lifetime <= 100 * ROOT_LIFETIME:
-        raise InvalidConfiguration(f"a lifetime of {lifetime:g} s is none: give at least {_SHORTEST:g} s")
+        bounds = f"{_SHORTEST:g} s to {100 * ROOT_LIFETIME / 86400:g} d"
+        raise InvalidConfiguration(f"a lifetime of {lifetime:g} s is none: give {bounds}")
     return lifetime
 
 

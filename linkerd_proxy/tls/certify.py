@@ -19,10 +19,10 @@ from linkerd_proxy.grpc.client import GrpcClient
 from linkerd_proxy.grpc.identity_api import CERTIFY, CertifyRequest, CertifyResponse
 from linkerd_proxy.grpc.status import GrpcError
 from linkerd_proxy.grpc.times import moment_of
+from linkerd_proxy.names import check_identity
 from linkerd_proxy.tls.acceptance import Unusable, accept, load_der, load_key
 from linkerd_proxy.tls.identity import Credentials, Identity, LiveIdentity
 from linkerd_proxy.tls.leaf import general_name
-from linkerd_proxy.tls.names import problem_of
 from linkerd_proxy.tls.private import read_file
 from linkerd_proxy.tls.renewal import RETRY, Renewal, Reported
 
@@ -88,9 +88,7 @@ class Certify(Identity):
     dice: random.Random = field(default_factory=random.Random, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        problem = problem_of(self.name)
-        if problem is not None:
-            raise InvalidConfiguration(f"Certify({self.name!r}) is no identity: {problem}")
+        check_identity(self.name, f"Certify({self.name!r})")
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[LiveIdentity]:

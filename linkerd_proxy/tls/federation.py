@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cryptography import x509
 
+from linkerd_proxy.names import is_spiffe
 from linkerd_proxy.tls.identity import Credentials
-from linkerd_proxy.tls.names import is_spiffe
 from linkerd_proxy.tls.refusal import Refused
 
 __all__ = ["anchors_of_all", "check_vouching"]

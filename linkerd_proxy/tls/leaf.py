@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
-from linkerd_proxy.tls.names import is_spiffe
+from linkerd_proxy.names import is_spiffe
 
 if TYPE_CHECKING:
     from cryptography import x509

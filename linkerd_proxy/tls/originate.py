@@ -16,10 +16,10 @@ from linkerd_proxy.core.shared import shared
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Dial, Target
 from linkerd_proxy.errors import InvalidConfiguration, UpstreamHandshakeFailed
+from linkerd_proxy.names import check_identity, is_dns_like, problem_of
 from linkerd_proxy.tls.engine import Engine
 from linkerd_proxy.tls.handshake import HandshakeMetrics, shake
 from linkerd_proxy.tls.identity import Identity
-from linkerd_proxy.tls.names import is_dns_like, problem_of
 from linkerd_proxy.tls.refusal import Refused
 from linkerd_proxy.tls.stream import TlsStream, take_leave
 
@@ -80,8 +80,7 @@ class Originate(Layer[Dial, Dial]):
         if self.peer is not None:
             if self.identity is None:
                 raise InvalidConfiguration(f"Originate(peer={self.peer!r}) needs an identity to prove to it")
-            if problem := problem_of(self.peer):
-                raise InvalidConfiguration(f"Originate(peer={self.peer!r}) is no identity: {problem}")
+            check_identity(self.peer, f"Originate(peer={self.peer!r})")
         if self.roots is not None and (self.host is None or self.context is not None):
             raise InvalidConfiguration(f"Originate(roots={self.roots!r}) is for host=... without a context")
         if self.timeout <= 0:

@@ -44,7 +44,8 @@ def check_directory(directory: Path) -> None:
     try:
         found = directory.stat()
     except OSError as error:
-        raise InvalidConfiguration(f"cannot read {directory}: {error.strerror}") from None
+        remedy = "name a directory that 'linkerd-proxy authority init' has made"
+        raise InvalidConfiguration(f"cannot read {directory}: {error.strerror}; {remedy}") from None
     if not stat.S_ISDIR(found.st_mode):
         raise InvalidConfiguration(f"{directory} is no directory: give another path")
     if found.st_mode & _OTHERS_WRITE:

@@ -18,11 +18,11 @@ from linkerd_proxy.errors import HandshakeFailed, InvalidConfiguration
 from linkerd_proxy.io.client_hello import ClientHello
 from linkerd_proxy.io.hear import Heard, hear
 from linkerd_proxy.metrics.registry import current_registry
+from linkerd_proxy.names import is_dns_like
 from linkerd_proxy.tls.crowd import Crowd
 from linkerd_proxy.tls.engine import Engine
 from linkerd_proxy.tls.handshake import HandshakeMetrics, shake
 from linkerd_proxy.tls.identity import Identity, LiveIdentity
-from linkerd_proxy.tls.names import is_dns_like
 from linkerd_proxy.tls.refusal import Refused
 from linkerd_proxy.tls.stream import TlsStream, take_leave
 

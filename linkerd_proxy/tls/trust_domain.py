@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from linkerd_proxy.errors import InvalidConfiguration
-from linkerd_proxy.tls.names import is_spiffe, problem_of
+from linkerd_proxy.names import is_spiffe, problem_of
 
 __all__ = ["check_name", "check_trust_domain"]
 

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from cryptography import x509
 
+from linkerd_proxy.names import is_spiffe, problem_of
 from linkerd_proxy.tls.federation import check_vouching
 from linkerd_proxy.tls.identity import Credentials
-from linkerd_proxy.tls.names import is_spiffe, problem_of
 from linkerd_proxy.tls.refusal import Refused
 
 __all__ = ["Presented", "Verification", "identity_of", "presented"]

@@ -25,9 +25,9 @@ from linkerd_proxy.grpc.workload_api import (
     X509SvidResponse,
 )
 from linkerd_proxy.grpc_status import GrpcStatus
+from linkerd_proxy.names import is_spiffe, problem_of
 from linkerd_proxy.tls.acceptance import Unusable, accept, load_der, load_key, split_der
 from linkerd_proxy.tls.identity import Credentials, Identity, LiveIdentity
-from linkerd_proxy.tls.names import is_spiffe, problem_of
 from linkerd_proxy.tls.renewal import Reported
 
 __all__ = ["Spiffe"]

@@ -49,6 +49,25 @@ def test_version(option, capsys):
         (["run", "--opaque-ports", "smtp", "--outbound", "127.0.0.1:0"], "'smtp' is no port"),
         (["run", "x:y", "--identity", "web"], "--identity is not for a stack of your own"),
         (["run", "--bogus"], "--bogus"),
+        (["run", "--identity", "a", "--identity", "b", "--to", "127.0.0.1:1"], "--identity is given 2 times"),
+        (
+            ["run", "--to", "127.0.0.1:1", "--admin", "127.0.0.1:1", "--admin", "127.0.0.1:2"],
+            "--admin is given 2 times",
+        ),
+        (["authority", "issue", "x", "a.b", "--out", "c", "--out", "d"], "--out is given 2 times"),
+        (["run", "--to", "127.0.0.1:1", "--listen", ":81", "--listen", ":81"], ":81 is given twice to listen on"),
+        (["run", "--to", "127.0.0.1:1", "--listen", "127.0.0.1:81", "--admin", "127.0.0.1:81"], "is given twice"),
+        (["run", "--listen", ":81", "--outbound", ":81"], ":81 is given twice to listen on"),
+        (["run", "--to", "127.0.0.1:0"], "port 0 is none; give the port that is listened on"),
+        (["run", "--to", "http://127.0.0.1:80"], "is a URL: write host:port alone"),
+        (["run", "--app", "0"], "Invalid value for '--app': ':0' can't be reached"),
+        (["run", "--app", "nonsense"], "Invalid value for '--app': 'nonsense' has no port"),
+        (["run", "--to", "127.0.0.1:1", "--tap", ":4190"], "--tap belongs to --tap-identity"),
+        (["run", "--to", "127.0.0.1:1", "--detect-timeout", "0s"], "'0s' is no time: give more than 0"),
+        (["demo", "--for", "0"], "is no time: give more than 0"),
+        (["authority", "init", "x", "--trust-domain", ""], "'' is no trust domain, it is empty"),
+        (["authority", "init", "x", "--lifetime", "4000000d"], "give 1 s to 365000 d"),
+        (["authority", "show", "/nowhere"], "name a directory that 'linkerd-proxy authority init' has made"),
         (["run", "x:y", "--to", "127.0.0.1:1"], "either --to HOST:PORT or a stack"),
         (["run", "x:y", "--opaque"], " is not for a stack of your own"),
         (["run", "x:y", "--codec", "h11"], " is not for a stack of your own"),
@@ -75,6 +94,32 @@ def test_an_error_is_one_clear_line_and_status_2(arguments, told, capsys):
     assert err.startswith("linkerd-proxy: ")
     assert told in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--to", "127.0.0.1:1", "--peer-identity", "API"], "--peer-identity 'API' is no identity: it has upper-case"),
+        (["--outbound", "127.0.0.1:0", "--peer", "10.0.0.1=y z"], "'y z' of --peer 10.0.0.1 is no identity"),
+        (["--outbound", "127.0.0.1:0", "--peer", "10.0.0.1=a.b@0"], "'10.0.0.1=a.b@0' is no peer"),
+        (["--outbound", "127.0.0.1:0", "--peer", "10.0.0.1=a.b@99999"], "'10.0.0.1=a.b@99999' is no peer"),
+        (["--outbound", "127.0.0.1:0", "--peer", "x=a.b", "--peer", "x=c.d"], "--peer x is given twice"),
+        (["--outbound", "127.0.0.1:0", "--gateway-suffixes", "a b"], "--gateway-suffixes: 'a b' is no domain"),
+    ],
+)
+def test_what_nobody_can_prove_or_reach_is_told_by_the_option_that_said_it(arguments, told, tmp_path, capsys):
+    assert main(["authority", "init", f"{tmp_path}/ca"]) == 0
+    assert main(["authority", "issue", f"{tmp_path}/ca", "web.mesh.local", "--out", f"{tmp_path}/web"]) == 0
+    capsys.readouterr()
+    assert main(["run", "--identity", f"{tmp_path}/web", "--listen", "127.0.0.1:0", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_an_error_comes_without_the_warning_of_plaintext_before_it(capfd):
+    assert main(["run", "--require-identity", "--outbound", "127.0.0.1:0"]) == 2
+    assert "WARNING" not in capfd.readouterr().err
 
 
 def test_a_missing_library_is_told_before_anything_starts(monkeypatch, capsys):

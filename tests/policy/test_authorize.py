@@ -61,7 +61,7 @@ def only(authentication) -> ServerPolicy:
         (TlsAuthenticated([WEB]), False, False, True, False),
         (TlsAuthenticated([WEB.upper()]), False, False, True, False),
         (TlsAuthenticated([SPIFFE]), False, False, False, True),
-        (TlsAuthenticated([SPIFFE.upper()]), False, False, False, False),
+        (TlsAuthenticated([SPIFFE.replace("web", "WEB")]), False, False, False, False),
         (TlsAuthenticated(["other.prod"]), False, False, False, False),
         (TlsAuthenticated(suffixes=["*.cluster.local"]), False, False, True, False),
         (TlsAuthenticated(suffixes=["cluster.local"]), False, False, True, False),

@@ -10,9 +10,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from linkerd_proxy.errors import InvalidConfiguration, NoCredentials
+from linkerd_proxy.names import problem_of
 from linkerd_proxy.tls.authority import Authority, fingerprint
 from linkerd_proxy.tls.identity import Given
-from linkerd_proxy.tls.names import problem_of
 from linkerd_proxy.tls.store import to_pem
 
 NAMES = [

@@ -9,7 +9,7 @@ from linkerd_proxy.address import Address
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.mesh.config.words import Where
 from linkerd_proxy.metrics.bounds import Bounds
-from linkerd_proxy.tls.names import problem_of
+from linkerd_proxy.names import problem_of
 
 __all__ = ["AdminEntry", "TapServerEntry"]
 

@@ -9,8 +9,8 @@ from typing import Annotated, TypeAlias
 from linkerd_proxy.document.shape import Duration, Range
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.mesh.peer import MeshPeer
+from linkerd_proxy.names import problem_of
 from linkerd_proxy.tcp.destinations import parse_destination
-from linkerd_proxy.tls.names import problem_of
 
 __all__ = ["GatewayEntry", "MeshPeerEntry", "Peers", "mesh_peers"]
 

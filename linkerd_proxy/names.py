@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["is_dns_like", "is_spiffe", "problem_of"]
+from linkerd_proxy.errors import InvalidConfiguration
+
+__all__ = ["check_identity", "is_dns_like", "is_spiffe", "problem_of"]
 
 _MAX_DNS = 253
 _MAX_SPIFFE = 2048  # SPIFFE-ID.md section 2.3
@@ -33,6 +35,24 @@ def is_dns_like(name: str) -> bool:
 def problem_of(name: str) -> str | None:
     """Return why a name can't be an identity, or None if it can."""
     return _spiffe_problem(name) if is_spiffe(name) else _dns_problem(name)
+
+
+def check_identity(name: str, where: str) -> None:
+    """Refuse a name that nobody can prove.
+
+    Args:
+        name: What is expected of a peer, or claimed.
+        where: Who says so, for the message, as in ``Aim('WEB')``.
+
+    Raises:
+        InvalidConfiguration: naming it, what is wrong, and what a name looks like.
+    """
+    problem = problem_of(name)
+    if problem is not None:
+        raise InvalidConfiguration(
+            f"{where} is no identity: {problem}; give a name as its certificate has it, web.mesh.local or "
+            "spiffe://mesh.local/web"
+        )
 
 
 def _dns_problem(name: str) -> str | None:
