@@ -39,7 +39,7 @@ from linkerd_proxy.metrics.registry import Registry, current_registry
 
 __all__ = ["ConfigPlan", "Serving", "plan_of", "serve_config"]
 
-_OWN = {"admin", "workers", "grace", "log", "log_format"}
+_OWN = {"admin", "shutdown_endpoint", "workers", "grace", "log", "log_format"}
 """Options that win over what the file says."""
 
 
@@ -55,6 +55,7 @@ class ConfigPlan:
         workers: How many processes.
         grace: Seconds for a drain.
         own_grace: The same, if it is not the file's.
+        shutdown: Whether the admin endpoint takes ``POST /shutdown``, whatever the file says.
     """
 
     path: str
@@ -64,6 +65,7 @@ class ConfigPlan:
     workers: int
     grace: float
     own_grace: float | None
+    shutdown: bool = False
 
 
 def plan_of(ctx: click.Context, path: str, values: dict[str, object]) -> ConfigPlan:
@@ -81,6 +83,9 @@ def plan_of(ctx: click.Context, path: str, values: dict[str, object]) -> ConfigP
     workers: int = values["workers"] if "workers" in given else document.workers  # type: ignore[assignment]
     if document.tap_server is not None and workers > 1:
         raise click.UsageError("tap_server shows the requests of one process: leave it out, or say --workers 1")
+    admin = values["admin"] if "admin" in given else looked_at and looked_at.address
+    if values["shutdown_endpoint"] and not admin:
+        raise click.UsageError("--shutdown-endpoint is a page of the admin endpoint: give it an --admin ADDRESS")
     log_to(form=str(values["log_format"]))
     if "log" in given:
         logging.getLogger("linkerd_proxy").setLevel(values["log"])  # type: ignore[arg-type]  # click made it a level
@@ -89,11 +94,12 @@ def plan_of(ctx: click.Context, path: str, values: dict[str, object]) -> ConfigP
     return ConfigPlan(
         path,
         document,
-        values["admin"] if "admin" in given else looked_at and looked_at.address,  # type: ignore[arg-type]  # checked
+        admin,  # type: ignore[arg-type]  # click checked it
         looked_at,
         workers,
         values["grace"] if "grace" in given else document.grace,  # type: ignore[arg-type]
         values["grace"] if "grace" in given else None,  # type: ignore[arg-type]
+        bool(values["shutdown_endpoint"]),
     )
 
 
@@ -253,7 +259,7 @@ def _admin(
         ready=ready,
         registry=registry,
         bounds=Bounds() if entry is None else entry.buckets(),
-        shutdown=entry is not None and entry.shutdown,
+        shutdown=plan.shutdown or (entry is not None and entry.shutdown),
         serves_here=serves_here,
         name=(entry.name if entry is not None else None) or _name(configuration),
     )

@@ -132,6 +132,12 @@ _OPTIONS = (
         help="Where to serve /live /ready /metrics /config.  [default: 127.0.0.1:4191 as a sidecar]",
     ),
     _given_as(
+        "--shutdown-endpoint",
+        is_flag=True,
+        variable="SHUTDOWN_ENDPOINT_ENABLED",
+        help="Let clients on this host end the proxy by POST /shutdown at --admin, which drains as SIGTERM does.",
+    ),
+    _given_as(
         "--tap-identity",
         multiple=True,
         metavar="NAME",
@@ -208,6 +214,7 @@ class Plan:
         otlp_metrics: Whether metrics are sent where the environment says.
         tap: Where to serve Linkerd's tap, if somebody may ask for it.
         tap_identities: Who may.
+        shutdown: Whether the admin endpoint takes ``POST /shutdown``.
     """
 
     target: str
@@ -222,6 +229,7 @@ class Plan:
     otlp_metrics: bool = False
     tap: str = ":4190"
     tap_identities: tuple[str, ...] = ()
+    shutdown: bool = False
 
 
 def make_plan(ctx: click.Context, target: str | None, values: Values) -> Plan:
@@ -285,6 +293,8 @@ def _plan(
     inbound = values["listen"] or (listen,)
     taps = (values["tap"],) if values["tap_identity"] else ()
     _refuse_twice([*inbound, *outbound, *filter(None, [values["admin"]]), *taps])
+    if values["shutdown_endpoint"] and not values["admin"]:
+        raise click.UsageError("--shutdown-endpoint is a page of the admin endpoint: give it an --admin ADDRESS")
     return Plan(
         target,
         arguments,
@@ -298,6 +308,7 @@ def _plan(
         values["otlp_metrics"],
         values["tap"],
         values["tap_identity"],
+        values["shutdown_endpoint"],
     )
 
 

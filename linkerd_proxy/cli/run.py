@@ -12,7 +12,7 @@ from linkerd_proxy.cli.plan import Plan, make_plan, plan_options
 from linkerd_proxy.cli.serving import serve_plan
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.drain import Drain
-from linkerd_proxy.mesh.signals import drain_on_signals
+from linkerd_proxy.mesh.signals import drain_on_signals, outlive_hangups
 
 if TYPE_CHECKING:
     from linkerd_proxy.cli.configured import ConfigPlan
@@ -68,6 +68,8 @@ async def _run(plan: Plan | ConfigPlan) -> int:
                 ended_by.append(await drain_on_signals(drain, nursery.cancel_scope, task_status=task_status))
 
             await nursery.start(signals)
+            if isinstance(plan, Plan):
+                await nursery.start(outlive_hangups)
             async with trio.open_nursery() as serving:
                 if isinstance(plan, Plan):
                     click.echo(await serving.start(serve_plan, plan, drain))

@@ -145,7 +145,8 @@ async def _serve_here(
         if identity is not None:
             readiness.set_certified(False)
             nursery.start_soon(follow_identity, identity, readiness.set_certified)
-        await _serve_admin(nursery, admin_stack(drain, stack, ready=lambda: bool(readiness)), admin_listeners)
+        view = admin_stack(drain, stack, ready=lambda: bool(readiness), shutdown=plan.shutdown)
+        await _serve_admin(nursery, view, admin_listeners)
         if identity is not None and tap_listeners:
             await _serve_admin(nursery, tap_server(identity, *plan.tap_identities), tap_listeners)
         async with _exporting(plan, _own_metrics), trio.open_nursery() as serving:
@@ -198,6 +199,7 @@ async def _serve_by_workers(
                     stack,
                     ready=lambda: workers.ready and bool(readiness),
                     registry=metrics,
+                    shutdown=plan.shutdown,
                     serves_here=False,
                 )
                 await _serve_admin(nursery, view, admin_listeners)

@@ -1,14 +1,18 @@
-"""Signals: the first one drains, the second one ends at once."""
+"""Signals: the first one drains, the second one ends at once; a hang-up is no end."""
 
 from __future__ import annotations
 
+import logging
 import signal
+import sys
 
 import trio
 
 from linkerd_proxy.core.drain import Drain
 
-__all__ = ["drain_on_signals"]
+__all__ = ["drain_on_signals", "outlive_hangups"]
+
+logger: logging.Logger = logging.getLogger("linkerd_proxy")
 
 
 async def drain_on_signals(
@@ -29,3 +33,21 @@ async def drain_on_signals(
                 return number
             drain.start()
     raise AssertionError("the signals never end")
+
+
+async def outlive_hangups(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Say at each SIGHUP that nothing is read again, where it would otherwise end the process without a drain.
+
+    Whoever rotates logs is used to send one. On a terminal it means that the terminal is gone, and ends the process as
+    ever.
+    """
+    if sys.stdin is not None and sys.stdin.isatty():
+        task_status.started()
+        return
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        task_status.started()
+        async for _ in signals:
+            logger.warning(
+                "SIGHUP: nothing is read again; a log that was moved away is opened anew by itself, identities are "
+                "followed, and --config FILE makes all the rest a file that is read again"
+            )

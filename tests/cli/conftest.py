@@ -80,10 +80,12 @@ async def finished(*arguments, **options):
     return command
 
 
-async def fetch(address, path="/", *, headers="", method="GET"):
+async def fetch(address, path="/", *, headers="", method="GET", host="x"):
     """Ask over HTTP/1.1 on a connection of its own, and return the status line's code and the body."""
     async with await dial(address) as stream:
-        await stream.send_all(f"{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n".encode())
+        await stream.send_all(
+            f"{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n".encode()
+        )
         data = b""
         while chunk := await stream.receive_some():
             data += chunk

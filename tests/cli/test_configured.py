@@ -53,6 +53,17 @@ async def test_it_serves_what_the_file_says_and_drains(tmp_path, command, fetch,
         assert proxy.errors == ""
 
 
+async def test_a_post_drains_where_that_is_switched_on(tmp_path, command, fetch, origin):
+    path = tmp_path / "proxy.json"
+    write(path, origin)
+    async with command("run", "--config", str(path), "--shutdown-endpoint") as proxy:
+        assert await fetch(await proxy.address("admin"), "/shutdown", method="POST", host="localhost") == (
+            200,
+            b"shutting down\n",
+        )
+        assert await proxy.ended() == 0
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_hangup_and_a_changed_file_change_what_is_served(tmp_path, command, fetch, series, origin, workers):
     path = tmp_path / "proxy.json"

@@ -83,6 +83,44 @@ async def test_the_admin_endpoint(command, fetch, series, origin):
         assert tree.decode().rstrip() in proxy.output
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_post_from_this_host_drains_where_that_is_switched_on(command, fetch, origin, workers):
+    arguments = (
+        "run",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--to",
+        origin.address,
+        "--workers",
+        workers,
+    )
+    async with command(*arguments) as proxy:
+        assert (await fetch(await proxy.address("admin"), "/shutdown", method="POST", host="localhost"))[0] == 404
+    async with command(*arguments, environment={"LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED": "true"}) as proxy:
+        admin = await proxy.address("admin")
+        assert (await fetch(admin, "/shutdown"))[0] == 405
+        assert await fetch(admin, "/shutdown", method="POST", host="localhost") == (200, b"shutting down\n")
+        assert await proxy.ended() == 0
+
+
+async def test_a_shutdown_endpoint_needs_an_admin_endpoint(run_command, origin):
+    ended = await run_command("run", "--to", origin.address, "--shutdown-endpoint")
+    assert ended.status == 2
+    assert "give it an --admin ADDRESS" in ended.errors
+
+
+async def test_a_hangup_ends_nothing(command, fetch, origin):
+    async with command("run", "--listen", "127.0.0.1:0", "--to", origin.address) as proxy:
+        address = await proxy.address()
+        proxy.signal(signal.SIGHUP)
+        assert await fetch(address) == (200, b"hello")
+        proxy.signal()
+        assert await proxy.ended() == 0
+        assert "SIGHUP: nothing is read again" in proxy.errors
+
+
 async def test_sigterm_lets_a_body_finish_and_refuses_what_is_new(command, fetch, origin):
     async with command("run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--to", origin.address) as proxy:
         address, admin = await proxy.address(), await proxy.address("admin")
