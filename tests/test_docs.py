@@ -56,6 +56,17 @@ def test_highlighted_lines_are_there(page):
         assert int(last) <= len((page.parent / included).read_text().splitlines())
 
 
+def test_the_parts_of_the_log_are_those_that_write_to_it():
+    sources = [path.read_text() for path in (ROOT / "linkerd_proxy").rglob("*.py")]
+    made = {name for source in sources for name in re.findall(r'getLogger\("linkerd_proxy\.(\w+)"\)', source)}
+    page = (DOCS / "how-to" / "look-inside.rst").read_text()
+    listed = page[page.index("The parts are ") : page.index("comes from ``linkerd_proxy`` itself")]
+    assert set(re.findall(r"``(\w+)``", listed)) - {"debug"} == made
+    for text in (*sources, *(page.read_text() for page in PAGES)):
+        for named in re.findall(r"linkerd_proxy\.(\w+)=(?:debug|info|warn)", text):
+            assert named in made
+
+
 def test_every_page_is_in_a_contents_table():
     listed = {DOCS / "index.rst"}
     for page in PAGES:

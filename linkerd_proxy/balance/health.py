@@ -21,7 +21,7 @@ from linkerd_proxy.core.clock import open_clock
 
 __all__ = ["Health"]
 
-logger: logging.Logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy.balance")
 
 
 class Health:

@@ -19,7 +19,7 @@ from linkerd_proxy.core.stack import Stack, opened
 
 __all__ = ["Upkeep"]
 
-logger: logging.Logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy.balance")
 
 A = TypeVar("A")
 

@@ -20,7 +20,7 @@ from linkerd_proxy.metrics.registry import current_registry
 
 __all__ = ["Failure", "FailureLog", "contained"]
 
-logger: logging.Logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy.failures")
 
 
 async def contained(service: Service[Connection], connection: Connection) -> None:

@@ -22,7 +22,7 @@ from linkerd_proxy.metrics.registry import Counter, current_registry
 
 __all__ = ["Dns"]
 
-logger: logging.Logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy.discover")
 
 _MAX_TARGETS = 100  # names that one SRV answer may send us to look up; own figure
 _AT_ONCE = 10  # look-ups at a time

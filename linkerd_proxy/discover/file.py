@@ -21,7 +21,7 @@ from linkerd_proxy.metrics.registry import check_labels, current_registry
 
 __all__ = ["EndpointEntry", "EndpointsDocument", "EndpointsFile"]
 
-logger: logging.Logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy.discover")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from linkerd_proxy.io.streams import SocketStream
 
 __all__ = ["SocketListener", "open_listeners"]
 
-logger: logging.Logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy.io")
 
 _Socket: TypeAlias = socket.socket  # where an argument is called socket
 

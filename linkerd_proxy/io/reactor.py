@@ -20,7 +20,7 @@ import trio
 
 __all__ = ["Handler", "Reactor", "ReactorStatistics", "current_reactor"]
 
-logger: logging.Logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy.io")
 
 Handler: TypeAlias = Callable[[int], None]
 """Takes the event mask of one socket. It must neither block nor raise, and must close no descriptor."""

@@ -11,7 +11,7 @@ import trio
 
 __all__ = ["PIPE_SIZE", "Pipe", "Pipes", "current_pipes", "splice"]
 
-logger: logging.Logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy.io")
 
 PIPE_SIZE = 1 << 20  # the most that an unprivileged process may ask for (fs.pipe-max-size)
 _MAX_PIPES = 64  # those of one user share 64 MiB (fs.pipe-user-pages-soft); flows without one copy

@@ -130,7 +130,10 @@ class _Admin(Stack[Exchange]):
             "/proxy-log-level": _Page("the level of the log; PUT changes it", (*_READ, "PUT"), views.log_level),
             "/events": _Page("what goes on, once a second, as server-sent events", ("GET",), live.stream),
             "/logs.json": _Page(
-                "the log as lines of JSON; ?warn,linkerd_proxy.http=debug, or QUERY", ("GET", "QUERY"), stream_log, True
+                "the log as lines of JSON; ?warn,linkerd_proxy.failures=debug, or QUERY",
+                ("GET", "QUERY"),
+                stream_log,
+                True,
             ),
             "/tasks": _Page("the tasks that run, and the layers that they are in", _READ, views.tasks, private=True),
         }

@@ -33,7 +33,7 @@ def parse_log_level(text: str) -> int:
 
 
 def apply_log_level(text: str) -> None:
-    """Set the levels of ``info``, or of ``warn,linkerd_proxy.http=debug``: of the proxy, and of parts of it.
+    """Set the levels of ``info``, or of ``warn,linkerd_proxy.failures=debug``: of the proxy, and of parts of it.
 
     Parts that the text does not name follow the proxy's level again.
 

@@ -29,7 +29,7 @@ _LOGGER = logging.getLogger("linkerd_proxy")
 
 
 async def stream_log(exchange: Exchange) -> None:
-    """Answer ``GET /logs.json?warn,linkerd_proxy.http=debug``, or ``QUERY`` with that as content, for ever.
+    """Answer ``GET /logs.json?warn,linkerd_proxy.failures=debug``, or ``QUERY`` with that as content, for ever.
 
     It shows no more than the level of the log lets pass, which ``/proxy-log-level`` changes.
 

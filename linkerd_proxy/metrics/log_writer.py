@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import threading
@@ -16,10 +17,13 @@ from linkerd_proxy.metrics.registry import Registry
 
 __all__ = ["LogWriter"]
 
+logger: logging.Logger = logging.getLogger("linkerd_proxy.accesslog")
+
 _BATCH = 1000  # lines a write; own figure
 _PIECE = 4096  # bytes that a pipe which is ready takes without blocking (POSIX: PIPE_BUF)
 _STDOUT = 1
 _GATHER = 0.02  # seconds in which lines gather before a thread is asked to write them, which costs as much as ten; own
+_PAUSE = 1.0  # seconds until a full disk is asked again, not a thousand times in one
 _NOTHING = (0, b"")
 _PATIENCE = 0.2  # seconds for a write that is under way at the end; own figure: a disk needs a hundredth of it
 
@@ -80,13 +84,25 @@ class LogWriter:
 
     async def run(self) -> None:
         """Write what is queued, for ever."""
+        failed = False
         while True:
             if not self._records:
                 await self._wait()
                 await trio.sleep(_GATHER)
             self._batch = self._take()
-            if not await trio.to_thread.run_sync(self._write, abandon_on_cancel=True):
-                await trio.sleep(1)  # a full disk is not asked a thousand times a second
+            error = await trio.to_thread.run_sync(self._write, abandon_on_cancel=True)
+            if error is not None:
+                if not failed:  # a line for each that is lost would be a log of its own
+                    logger.warning(
+                        "the access log %s can't be written (%s): lines are dropped and counted in "
+                        "access_log_dropped_total until it can; make room, or look who reads it",
+                        self._name(),
+                        error.strerror,
+                    )
+                await trio.sleep(_PAUSE)
+            elif failed:
+                logger.warning("the access log %s can be written again", self._name())
+            failed = error is not None
 
     async def _wait(self) -> None:
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -104,22 +120,22 @@ class LogWriter:
 
     # --- in a thread, one at a time ---
 
-    def _write(self) -> bool:
+    def _write(self) -> OSError | None:
         with self._lock:
             count, data = self._batch
             self._batch = _NOTHING
             if not data:
-                return True  # the end came first, and has written it
+                return None  # the end came first, and has written it
             try:
                 self._reopen()
                 while data:
                     data = data[os.write(self._fd, data) :]
                 self._written.value += count
-            except OSError:
+            except OSError as error:
                 self._dropped.value += count
-                return False
+                return error
             else:
-                return True
+                return None
             finally:
                 if self._closing:  # nobody waited for this write, so that only it knows when the file is free
                     self._close_file()
@@ -180,6 +196,9 @@ class LogWriter:
             if not ready.poll(0):
                 raise BlockingIOError("nobody reads the access log")
             data = data[os.write(self._fd, data[:_PIECE]) :]
+
+    def _name(self) -> str:
+        return "on standard output" if self._path is None else str(self._path)
 
     def __repr__(self) -> str:
         return f"<LogWriter to {self._path or 'standard output'}, {len(self._records)} lines wait>"

@@ -17,7 +17,7 @@ from linkerd_proxy.tls.verify import Verification, presented
 
 __all__ = ["Contexts", "egress_context", "mesh_context"]
 
-logger: logging.Logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy.tls")
 
 _SUITES: Final[bytes] = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 # Linkerd's lists. Where OpenSSL has no ML-KEM (before 3.5) the second is for it.

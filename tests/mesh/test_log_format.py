@@ -42,7 +42,7 @@ async def test_a_failure_has_its_code_and_addresses_apart(fresh):
     log_to(out, form="JSON")
     record_failure(ConnectFailed("refused\nby it", endpoint="10.0.0.1:80"), own_connection())
     (line,) = lines(out)
-    assert (line["level"], line["target"]) == ("WARN", "linkerd_proxy")
+    assert (line["level"], line["target"]) == ("WARN", "linkerd_proxy.failures")
     assert line["timestamp"].endswith("Z")
     fields = line["fields"]
     assert (fields["code"], fields["peer"], fields["local"]) == ("UF", "127.0.0.1:0", "127.0.0.1:0")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import sys
 
 import pytest
@@ -284,6 +285,30 @@ async def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path):
             except BlockingIOError:
                 await trio.lowlevel.checkpoint()
         os.close(reader)
+
+
+async def test_a_disk_that_is_full_is_told_once_and_so_is_its_end(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("linkerd_proxy.metrics.log_writer._PAUSE", 0.0)
+    registry = Registry()
+    writer = LogWriter(pathlib.Path("/dev/full"), formatter("{method}"), 10, registry)
+    lines = registry.counter("access_log_lines_total", "")
+    dropped = registry.counter("access_log_dropped_total", "")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.run)
+        for number in (1, 2):
+            writer.put(RECORD)
+            await wait_for(lambda: dropped.value == number)  # noqa: B023  # waited for here
+        writer._path = tmp_path / "log"
+        writer.put(RECORD)
+        await wait_for(lambda: lines.value == 1)
+        await wait_for(lambda: len(caplog.messages) == 2)
+        nursery.cancel_scope.cancel()
+    writer.close()
+    assert caplog.messages == [
+        "the access log /dev/full can't be written (No space left on device): lines are dropped and counted in "
+        "access_log_dropped_total until it can; make room, or look who reads it",
+        f"the access log {tmp_path / 'log'} can be written again",
+    ]
 
 
 async def test_standard_output_is_the_default(capfd):

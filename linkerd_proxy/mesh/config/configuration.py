@@ -29,7 +29,7 @@ from linkerd_proxy.tls.identity import Identity
 
 __all__ = ["Bound", "Configuration", "Configured", "Listening", "Shown"]
 
-logger: logging.Logger = logging.getLogger("linkerd_proxy")
+logger: logging.Logger = logging.getLogger("linkerd_proxy.config")
 
 Bound: TypeAlias = Mapping[str, Sequence[AnyAddress]]
 """Where listeners really listen, by their names in the file."""
