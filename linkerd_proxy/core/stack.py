@@ -17,6 +17,7 @@ import trio
 from typing_extensions import TypeVar
 
 from linkerd_proxy.core.describe import constructor_call
+from linkerd_proxy.core.living import living
 from linkerd_proxy.core.ready import Ready, announce_ready, hearing_ready
 from linkerd_proxy.core.shared import hosting
 
@@ -145,6 +146,7 @@ class _Pipe(Stack[A]):
     async def open(self) -> AsyncIterator[Service[A]]:
         async with AsyncExitStack() as exits:
             inner = await exits.enter_async_context(opened(self.end))
+            exits.enter_context(living(inner, self.end))
             yield await _enter(exits, self.layers, inner)
 
     def __repr__(self) -> str:
@@ -155,6 +157,7 @@ async def _enter(exits: AsyncExitStack, layers: Sequence[Layer[Any, Any]], inner
     """Open the layers from the innermost out: what is opened last is closed first, which is the order of a drain."""
     for layer in reversed(layers):
         inner = await exits.enter_async_context(layer.open(inner))
+        exits.enter_context(living(inner, layer))
     return inner
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 import trio
 
+from linkerd_proxy.core.living import layers_by_code
 from linkerd_proxy.core.stack import Layer, Stack
 
 __all__ = ["task_tree"]
 
 _DEPTH = 64  # frames of one task that are looked at; a coroutine that waits is no deeper
+_LayerOf: TypeAlias = Callable[[FrameType], object | None]
 _FRAMES = 4  # innermost lines that are shown of each task
 
 
@@ -23,13 +25,13 @@ def task_tree() -> Iterator[str]:
     """
     root = trio.lowlevel.current_root_task()
     if root is not None:
-        yield from _task(root, "")
+        yield from _task(root, "", layers_by_code())
 
 
-def _task(task: trio.lowlevel.Task, indent: str) -> Iterator[str]:
+def _task(task: trio.lowlevel.Task, indent: str, layer_of: _LayerOf) -> Iterator[str]:
     yield f"{indent}{task.name}"
     frames = list(_frames(task.coro))
-    for layer in _layers(frames):
+    for layer in _layers(frames, layer_of):
         yield f"{indent}  in {layer}"
     if task is not trio.lowlevel.current_task():
         ours = [frame for frame in frames if not str(frame.f_globals.get("__name__", "")).startswith("trio.")]
@@ -37,7 +39,7 @@ def _task(task: trio.lowlevel.Task, indent: str) -> Iterator[str]:
             yield f"{indent}  at {_place(frame)}"
     for nursery in list(task.child_nurseries):
         for child in sorted(nursery.child_tasks, key=lambda one: one.name):
-            yield from _task(child, indent + "    ")
+            yield from _task(child, indent + "    ", layer_of)
 
 
 def _frames(coroutine: Any) -> Iterator[FrameType]:
@@ -54,17 +56,17 @@ def _first(owner: object, *names: str) -> Any:
     return next((value for name in names if (value := getattr(owner, name, None)) is not None), None)
 
 
-def _layers(frames: list[FrameType]) -> Iterator[str]:
+def _layers(frames: list[FrameType], layer_of: _LayerOf) -> Iterator[str]:
     """Yield the layers whose code is among the frames: as they print themselves, or else by name."""
     seen: set[int] = set()
     for frame in frames:
-        owner = frame.f_locals.get("self")
+        owner = layer_of(frame) or frame.f_locals.get("self")
         if isinstance(owner, (Layer, Stack)):
             if id(owner) not in seen:
                 seen.add(id(owner))
-                yield repr(owner)
+                yield owner.title() if isinstance(owner, Stack) else repr(owner)
             continue
-        # A service that is a closure of its layer's open(), which does not hold the layer itself.
+        # One that was opened by hand, or a part of a layer: its name is better than nothing.
         name, opened, _ = frame.f_code.co_qualname.partition(".open.<locals>.")
         if opened:
             yield name

@@ -15,15 +15,22 @@ from linkerd_proxy.core.serve import serve
 from linkerd_proxy.core.stack import opened
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import Overloaded
+from linkerd_proxy.http.client import Client
 from linkerd_proxy.http.handler import handler
+from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.io.dial import dial
 from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.admin import admin
 from linkerd_proxy.mesh.live_page import Live
 from linkerd_proxy.mesh.log_level import apply_log_level
 from linkerd_proxy.mesh.reverse import reverse_proxy
+from linkerd_proxy.metrics.accesslog import AccessLog
+from linkerd_proxy.metrics.layer import Metrics
 from linkerd_proxy.metrics.registry import Registry, current_registry
+from linkerd_proxy.metrics.tap import Tap
 from linkerd_proxy.retry.timeout import Timeout
+from linkerd_proxy.route.route import Route
+from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.testing import call, memory_connection
 
 
@@ -239,6 +246,40 @@ async def test_the_tasks_show_the_layers_that_a_stuck_request_is_in(ask, nursery
     assert "the stuck one" in text
     shown = text.partition("the stuck one")[2]
     assert shown.index("in Timeout") < shown.index("in Handler") < shown.index(" stuck\n")
+
+
+async def test_each_layer_of_a_stuck_request_is_there_with_its_settings(ask, nursery):
+    begun = trio.Event()
+
+    async def never(connection):
+        begun.set()
+        await trio.sleep_forever()
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, never, listeners)
+    port = listeners[0].socket.getsockname()[1]
+    kept = Metrics({"route": "kept"}) | Tap({"place": "in"}) | Client() | Connect(f"127.0.0.1:{port}")
+    other = Metrics({"route": "other"}) | Client() | Connect("127.0.0.1:1")
+    stack = AccessLog("json") | Metrics({"direction": "in"}) | Rescue() | Route({"/kept": kept, "/": other})
+
+    async def ask_for_ever(service):
+        async with call(service, Request("GET", "/kept")):
+            pass
+
+    async with opened(stack) as service:
+        nursery.start_soon(ask_for_ever, service, name="the stuck one")
+        await begun.wait()
+        _, _, body = await (await ask(Drain()))("/tasks")
+        nursery.cancel_scope.cancel()
+    shown = body.decode().partition("the stuck one")[2]
+    assert re.findall(r"^ *in (.*)$", shown, re.MULTILINE)[:5] == [
+        "AccessLog(format='json')",
+        "Metrics({'direction': 'in'})",
+        "Rescue()",
+        "Metrics({'route': 'kept'})",
+        "Client()",
+    ]
+    assert "other" not in shown
 
 
 @pytest.mark.parametrize("fields", ["origin: http://evil.example\r\n", "sec-fetch-site: cross-site\r\n"])
