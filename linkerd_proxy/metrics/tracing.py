@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from types import MappingProxyType
 
 import trio
 
+from linkerd_proxy.address import Address, AnyAddress
 from linkerd_proxy.core.classify import classify, grpc_status_of
 from linkerd_proxy.core.codes import CANCEL, code_in, code_of
 from linkerd_proxy.core.message import Request, Response
@@ -29,6 +31,7 @@ __all__ = ["Trace"]
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 _FLUSH = 1.0  # seconds that closing waits for the last spans; own figure
 _SECRETS = frozenset(REDACTED)
+_PORT = re.compile(r"[0-9]{0,5}")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -175,8 +178,8 @@ def _request_attributes(exchange: Exchange) -> dict[str, Attribute]:
         "http.request.method": request.method,
         "url.scheme": request.scheme,
         "url.path": path,
-        "server.address": request.authority,
-        "client.address": str(connection.peer),
+        **_place("server", *_host_and_port(request.authority)),
+        **_of_peer(connection.peer),
         "network.protocol.version": request.version,
     }
     if query:
@@ -188,3 +191,20 @@ def _request_attributes(exchange: Exchange) -> dict[str, Attribute]:
     if connection.tls is not None and connection.tls.peer_identity:
         attributes["linkerd.client.id"] = connection.tls.peer_identity
     return attributes
+
+
+def _host_and_port(authority: str) -> tuple[str, str]:
+    host, _, port = authority.rpartition(":")
+    return (host, port) if host and _PORT.fullmatch(port) else (authority, "")
+
+
+def _of_peer(peer: AnyAddress) -> dict[str, Attribute]:
+    return _place("client", peer.host, str(peer.port)) if isinstance(peer, Address) else _place("client", str(peer), "")
+
+
+def _place(of: str, host: str, port: str) -> dict[str, Attribute]:
+    # Apart, as OpenTelemetry's conventions want them: a port in the address would make a new place of each connection.
+    found: dict[str, Attribute] = {f"{of}.address": host.strip("[]")}
+    if port:
+        found[f"{of}.port"] = int(port)
+    return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 
-from linkerd_proxy.address import Address
+from linkerd_proxy.address import Address, UnixAddress
 from linkerd_proxy.core.message import Request, Response, Streamed
 from linkerd_proxy.core.stack import Stack, opened
 from linkerd_proxy.core.work import Exchange, Tls
@@ -194,13 +194,34 @@ async def test_a_span_tells_what_is_known(autojump_clock):
         "url.path": "/api/x",
         "url.query": "token=(redacted)&b=1",
         "server.address": "shop.test",
-        "client.address": "192.0.2.1:999",
+        "client.address": "192.0.2.1",
+        "client.port": 999,
         "network.protocol.version": "1.1",
         "user_agent.original": "test/1",
         "linkerd.client.id": "web.prod",
         "zone": "a",
     }
     assert span.status.code == 0
+
+
+@pytest.mark.parametrize(
+    ("authority", "host", "port"),
+    [
+        ("shop.test:8080", "shop.test", 8080),
+        ("[2001:db8::1]:80", "2001:db8::1", 80),
+        ("[::1]", "::1", None),
+        ("shop.test:", "shop.test", None),
+        ("", "", None),
+        (f"shop.test:{'9' * 30}", f"shop.test:{'9' * 30}", None),
+    ],
+)
+async def test_a_host_and_its_port_are_told_apart(authority, host, port, autojump_clock):
+    _, connection = memory_connection(peer=UnixAddress("/run/app.sock"))
+    request = Request("GET", "/", [SAMPLED], authority=authority)
+    span = await traced(Handler(fine), request=request, connection=connection)
+    told = attributes(span)
+    assert (told["server.address"], told.get("server.port")) == (host, port)
+    assert (told["client.address"], told.get("client.port")) == ("unix:/run/app.sock", None)
 
 
 @pytest.mark.parametrize(
