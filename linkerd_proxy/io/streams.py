@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -12,7 +12,7 @@ import trio
 
 from linkerd_proxy.io.watched import WatchedSocket
 
-__all__ = ["Data", "SocketStream", "abort", "abort_nowait", "watch_hangup"]
+__all__ = ["Data", "SocketStream", "abort", "abort_nowait", "send_now_of", "watch_hangup"]
 
 Data: TypeAlias = bytes | bytearray | memoryview
 
@@ -112,6 +112,16 @@ class SocketStream(WatchedSocket, trio.abc.HalfCloseableStream):
 
         Cancelled while waiting, it has sent an unknown part: the stream is good for nothing but closing.
         """
+        rest = self.send_now(data)
+        if rest is not None:
+            await rest
+
+    def send_now(self, data: Data) -> Awaitable[None] | None:
+        """Send what of ``data`` can be sent without waiting: None if that was all, or what to await until it is.
+
+        For who sends often: what need not wait needs no coroutine, and no deadline. Raises as :meth:`send_all`, which
+        also says what it is to cancel the rest.
+        """
         if self._allowance > 0 and self._writer is None and not self._eof_sent and data:
             self._allowance -= 1
             try:
@@ -122,9 +132,9 @@ class SocketStream(WatchedSocket, trio.abc.HalfCloseableStream):
                 raise self.broken(error) from error
             self.bytes_sent += sent
             if sent == len(data):
-                return
+                return None
             data = memoryview(data)[sent:]
-        await self._send_slowly(data)
+        return self._send_slowly(data)
 
     async def _send_slowly(self, data: Data) -> None:
         self._check_sendable()
@@ -226,6 +236,12 @@ async def abort(stream: trio.abc.AsyncResource) -> None:
     """Close any stream so that the peer sees a failure, as far as the stream can say so. Never waits for the peer."""
     abort_nowait(stream)
     await trio.aclose_forcefully(stream)
+
+
+def send_now_of(stream: trio.abc.SendStream) -> Callable[[Data], Awaitable[None] | None]:
+    """Return the stream's own ``send_now()``, or what does the same with one that has none, by waiting each time."""
+    send_now: Callable[[Data], Awaitable[None] | None] = getattr(stream, "send_now", stream.send_all)
+    return send_now
 
 
 def watch_hangup(stream: trio.abc.Stream, callback: Callable[[], None] | None) -> None:

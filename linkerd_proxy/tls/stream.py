@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import operator
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import trio
 
 from linkerd_proxy.core.work import Tls
-from linkerd_proxy.io.streams import Data, abort_nowait, watch_hangup
+from linkerd_proxy.io.streams import Data, abort_nowait, send_now_of, watch_hangup
 from linkerd_proxy.tls.engine import MAX_PIECE, Engine
 
 __all__ = ["TlsStream", "take_leave"]
@@ -75,7 +75,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         """Closes at once, with a close_notify if the system takes it; None where the stream underneath can't."""
         self._engine = engine
         self._receive = stream.receive_some
-        self._send = stream.send_all
+        self._send = send_now_of(stream)
         self._budget = self._allowance = budget
         self._receiving = False
         self._sending = False
@@ -156,26 +156,48 @@ class TlsStream(trio.abc.HalfCloseableStream):
 
         Cancelled while waiting, it has sent an unknown part: the stream is good for nothing but receiving and closing.
         """
+        rest = self.send_now(data)
+        if rest is not None:
+            await rest
+
+    def send_now(self, data: Data) -> Awaitable[None] | None:
+        """Send what of ``data`` can be sent without waiting: None if that was all, or what to await until it is.
+
+        As :meth:`~linkerd_proxy.io.streams.SocketStream.send_now`, but that what does not fit into four records is left
+        to be awaited as a whole.
+        """
+        size = len(data)
+        if self._sending or self._closed or self._eof_sent or self._torn or not 0 < size <= MAX_PIECE:
+            return self._send_slowly(data)
+        self._torn = True
+        rest = self._send(self._engine.encrypt(data))
+        if rest is not None:
+            self._sending = True
+            return self._finish_sending(rest, size)
+        self._torn = False
+        self.bytes_sent += size
+        return None
+
+    async def _finish_sending(self, rest: Awaitable[None], size: int) -> None:
+        try:
+            await rest
+            self._torn = False
+            self.bytes_sent += size
+        finally:
+            self._sending = False
+
+    async def _send_slowly(self, data: Data) -> None:
         if self._sending or self._closed or self._eof_sent or self._torn or not data:
             await trio.lowlevel.checkpoint()
             self._check_sendable()
             if not data:
                 return
-        self._sending = self._torn = True
-        try:
-            size = len(data)
-            if size <= MAX_PIECE:
-                await self._send(self._engine.encrypt(data))
-            else:
-                with memoryview(data) as view:
-                    for at in range(0, size, MAX_PIECE):
-                        with view[at : at + MAX_PIECE] as piece:
-                            sealed = self._engine.encrypt(piece)
-                        await self._send(sealed)
-            self._torn = False
-            self.bytes_sent += size
-        finally:
-            self._sending = False
+        with memoryview(data) as view:
+            for at in range(0, len(data), MAX_PIECE):
+                with view[at : at + MAX_PIECE] as piece:
+                    rest = self.send_now(piece)
+                if rest is not None:
+                    await rest
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the stream underneath would take something. Raises as :meth:`send_all` does."""
@@ -203,7 +225,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
             self._check_sendable()
         self._sending = self._torn = self._eof_sent = True
         try:
-            await self._send(self._engine.close_notify())
+            await self.stream.send_all(self._engine.close_notify())
             self._torn = False
         finally:
             self._sending = False
@@ -218,7 +240,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         try:
             if farewell:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-                    await self._send(farewell)
+                    await self.stream.send_all(farewell)
         finally:
             await self.stream.aclose()
 

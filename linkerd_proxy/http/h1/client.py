@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 import trio
@@ -26,7 +26,7 @@ from linkerd_proxy.http.h1.heads import Heads
 from linkerd_proxy.http.h1.scan import find_end, plausible
 from linkerd_proxy.http.h1.serialise import chunk, last_chunk, request_head
 from linkerd_proxy.http.h1.tunnel import TunnelBody
-from linkerd_proxy.io.streams import abort_nowait
+from linkerd_proxy.io.streams import abort_nowait, send_now_of
 
 __all__ = ["ClientConnection"]
 
@@ -48,6 +48,7 @@ class ClientConnection:
         "_closed",
         "_continued",
         "_failure",
+        "_send_now",
         "_uploaded",
         "begun",
         "buffer",
@@ -76,6 +77,7 @@ class ClientConnection:
         self.reading: Deadline = deadlines.add(self._on_read_timeout)
         self.writing: Deadline = deadlines.add(self._on_write_timeout)
         self._failure: ProxyError | None = None
+        self._send_now = send_now_of(stream)
         self._closed = trio.Event()
         self._continued = trio.Event()
         self._uploaded = False
@@ -177,18 +179,23 @@ class ClientConnection:
         self._uploaded = True
 
     async def _write(self, data: bytes) -> None:
-        self.writing.deadline = trio.current_time() + self.heads.limits.write_stall
-        try:
-            await self.stream.send_all(data)
-        finally:
-            self.writing.deadline = math.inf
+        rest = self._send_now(data)
+        if rest is not None:
+            await self._patiently(rest)
 
     async def _send(self, data: bytes) -> None:
-        self.writing.deadline = trio.current_time() + self.heads.limits.write_stall
         try:
-            await self.stream.send_all(data)
+            rest = self._send_now(data)
+            if rest is not None:
+                await self._patiently(rest)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise self._why(error) from error
+
+    async def _patiently(self, rest: Awaitable[None]) -> None:
+        """Wait until the upstream has taken the rest, with a deadline."""
+        self.writing.deadline = trio.current_time() + self.heads.limits.write_stall
+        try:
+            await rest
         finally:
             self.writing.deadline = math.inf
 

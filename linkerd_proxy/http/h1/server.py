@@ -21,7 +21,7 @@ from linkerd_proxy.http.h1.scan import find_end, plausible
 from linkerd_proxy.http.h1.serialise import refusal_head
 from linkerd_proxy.http.h1.tunnel import TunnelBody
 from linkerd_proxy.http.limits import Limits
-from linkerd_proxy.io.streams import abort_nowait, watch_hangup
+from linkerd_proxy.io.streams import abort_nowait, send_now_of, watch_hangup
 
 __all__ = ["ServerConnection", "serve_h1"]
 
@@ -81,6 +81,7 @@ class ServerConnection:
         "_idle",
         "_inner",
         "_scheme",
+        "_send_now",
         "_waited",
         "body",
         "buffer",
@@ -112,6 +113,7 @@ class ServerConnection:
         self.continue_due: bool = False
         """Whether the client waits for 100 before it sends the body."""
         self._inner = inner
+        self._send_now = send_now_of(connection.stream)
         self._scheme = "https" if connection.tls is not None else "http"
         self._answer: Answer | None = None
         self._count = 0
@@ -298,16 +300,17 @@ class ServerConnection:
 
     async def send(self, data: bytes) -> None:
         """Send all of ``data``; a broken connection cancels the exchange."""
-        stall = self.heads.limits.write_stall
         try:
-            if len(data) > _PIECE:
+            if len(data) <= _PIECE:
+                rest = self._send_now(data)
+                if rest is not None:
+                    self.writing.deadline = trio.current_time() + self.heads.limits.write_stall
+                    await rest
+            else:
                 with memoryview(data) as view:
                     for start in range(0, len(data), _PIECE):
-                        self.writing.deadline = trio.current_time() + stall
+                        self.writing.deadline = trio.current_time() + self.heads.limits.write_stall
                         await self.stream.send_all(view[start : start + _PIECE])
-            else:
-                self.writing.deadline = trio.current_time() + stall
-                await self.stream.send_all(data)
         except _GONE:
             await self.lost()
         finally:
