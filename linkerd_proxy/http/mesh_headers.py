@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from linkerd_proxy.core.message import Response
@@ -17,6 +19,7 @@ CLIENT_ID = b"l5d-client-id"
 HOPS = b"l5d-hops"
 REQUIRE_ID = "l5d-require-id"
 _MAX_DIGITS = 2
+_NO_HEADERS = Headers()
 
 
 def is_reserved(name: bytes) -> bool:
@@ -45,20 +48,25 @@ class InboundHeaders(Layer[Exchange, Exchange]):
         LoopDetected: if more than ten proxies have passed the request on without an application between them.
     """
 
-    async def serve(self, work: Exchange, inner: Service[Exchange]) -> None:
-        """Serve the exchange with the client's true name."""
+    @asynccontextmanager
+    async def open(self, inner: Service[Exchange]) -> AsyncIterator[Service[Exchange]]:
+        """Yield the live service, which is no coroutine of its own: nothing is to do when the inner one is done."""
+        yield lambda work: inner(self._told(work))
+
+    @staticmethod
+    def _told(work: Exchange) -> Exchange:
+        """Return the exchange with the client's true name."""
         request = work.request
         raw = request.headers.raw
         tls = work.connection.tls
         identity = None if tls is None else tls.peer_identity
-        if identity is not None:
-            _count_hops(request.headers)
         clean = without_reserved(raw)
         if identity is not None:
+            _count_hops(request.headers if clean is not raw else _NO_HEADERS)
             clean = [*clean, (CLIENT_ID, identity.encode("latin-1"))]
         if clean is not raw:
             request = request.replace(headers=Headers.of(clean))
-        await inner(Exchange(request, _stripping(work.respond), work.connection))
+        return Exchange(request, _stripping(work.respond), work.connection)
 
 
 def _count_hops(headers: Headers) -> None:
@@ -84,8 +92,13 @@ class OutboundHeaders(Layer[Exchange, Exchange]):
 
     identity: str | None = None
 
-    async def serve(self, work: Exchange, inner: Service[Exchange]) -> None:
-        """Serve the exchange without what belongs to the mesh."""
+    @asynccontextmanager
+    async def open(self, inner: Service[Exchange]) -> AsyncIterator[Service[Exchange]]:
+        """Yield the live service, which is no coroutine of its own, either."""
+        yield lambda work: inner(self._cleaned(work))
+
+    def _cleaned(self, work: Exchange) -> Exchange:
+        """Return the exchange without what belongs to the mesh."""
         request = work.request
         raw = request.headers.raw
         clean = without_reserved(raw)
@@ -95,7 +108,7 @@ class OutboundHeaders(Layer[Exchange, Exchange]):
             clean = [*clean, (HOPS, b"%d" % hops())]
         if clean is not raw:
             request = request.replace(headers=Headers.of(clean))
-        await inner(Exchange(request, _stripping(work.respond), work.connection))
+        return Exchange(request, _stripping(work.respond), work.connection)
 
     def _check(self, required: list[str]) -> None:
         if any(one != self.identity for one in required):
@@ -108,11 +121,11 @@ class OutboundHeaders(Layer[Exchange, Exchange]):
 
 
 def _stripping(respond: Respond) -> Respond:
-    async def strip(response: Response) -> None:
+    def strip(response: Response) -> Awaitable[None]:
         raw = response.headers.raw
         clean = without_reserved(raw)
         if clean is not raw:
             response = response.replace(headers=Headers.of(clean))
-        await respond(response)
+        return respond(response)
 
     return strip

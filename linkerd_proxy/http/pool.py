@@ -8,6 +8,7 @@ from collections import deque
 import trio
 
 from linkerd_proxy.core.background import unwrapped
+from linkerd_proxy.core.clock import open_clock
 from linkerd_proxy.core.stack import Service
 from linkerd_proxy.core.work import Dial, Target
 from linkerd_proxy.errors import ConnectFailed, Overloaded
@@ -45,11 +46,23 @@ class Pool:
         deadlines: Where their deadlines are swept.
     """
 
-    __slots__ = ("_deadlines", "_heads", "_idle", "_idle_count", "_inner", "_nursery", "_target", "_waiting", "count")
+    __slots__ = (
+        "_clock",
+        "_deadlines",
+        "_heads",
+        "_idle",
+        "_idle_count",
+        "_inner",
+        "_nursery",
+        "_target",
+        "_waiting",
+        "count",
+    )
 
     def __init__(
         self, target: Target, inner: Service[Dial], nursery: trio.Nursery, heads: Heads, deadlines: Deadlines
     ) -> None:
+        self._clock = open_clock()
         self._target = target
         self._inner = inner
         self._nursery = nursery
@@ -151,7 +164,7 @@ class Pool:
         if self._idle_count >= limits.max_idle:
             connection.close(abort=False)
             return
-        connection.reading.deadline = trio.current_time() + limits.pool_idle
+        connection.reading.deadline = self._clock() + limits.pool_idle
         self._idle.setdefault(authority, []).append(connection)
         self._idle_count += 1
 

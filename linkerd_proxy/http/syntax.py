@@ -10,13 +10,26 @@ import re
 
 from linkerd_proxy.errors import BadRequest, RequestRefused
 
-__all__ = ["MAX_LENGTH", "check_authority", "check_method", "check_path", "check_value", "content_length", "field_name"]
+__all__ = [
+    "MAX_LENGTH",
+    "USUAL_METHODS",
+    "USUAL_PATH",
+    "check_authority",
+    "check_method",
+    "check_path",
+    "check_value",
+    "content_length",
+    "field_name",
+]
 
 MAX_LENGTH = 2**63 - 1
 """The largest content-length: what every peer can hold in a signed 64-bit integer."""
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _BAD_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+USUAL_PATH = re.compile(r"/[!\"$-~]*")
+"""An origin-form path, as text."""
+
 _PATH = re.compile(rb"/[!\"$-~]*")  # visible ASCII but "#": RFC 9112 section 3.2, and what browsers do not encode
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~%!$&'()*+;=\-]{1,255})(?::([0-9]{1,5}))?")
 _DIGITS = re.compile(rb"[0-9]{1,19}")
@@ -48,6 +61,8 @@ def check_value(name: bytes, value: bytes) -> None:
 
 
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT")}
+USUAL_METHODS = frozenset(_METHODS.values()) - {"CONNECT"}
+"""Methods, as text, of requests whose target is a path."""
 
 
 def check_method(method: bytes) -> str:

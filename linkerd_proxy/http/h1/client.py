@@ -9,6 +9,7 @@ from typing import NoReturn
 import trio
 
 from linkerd_proxy.core.background import unwrapped
+from linkerd_proxy.core.clock import open_clock
 from linkerd_proxy.core.message import EMPTY, Body, Request, Response, Whole
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import (
@@ -45,6 +46,7 @@ class ClientConnection:
     """
 
     __slots__ = (
+        "_clock",
         "_closed",
         "_continued",
         "_failure",
@@ -77,6 +79,7 @@ class ClientConnection:
         self.reading: Deadline = deadlines.add(self._on_read_timeout)
         self.writing: Deadline = deadlines.add(self._on_write_timeout)
         self._failure: ProxyError | None = None
+        self._clock = open_clock()
         self._send_now = send_now_of(stream)
         self._closed = trio.Event()
         self._continued = trio.Event()
@@ -193,7 +196,7 @@ class ClientConnection:
 
     async def _patiently(self, rest: Awaitable[None]) -> None:
         """Wait until the upstream has taken the rest, with a deadline."""
-        self.writing.deadline = trio.current_time() + self.heads.limits.write_stall
+        self.writing.deadline = self._clock() + self.heads.limits.write_stall
         try:
             await rest
         finally:
@@ -267,7 +270,7 @@ class ClientConnection:
         return body
 
     async def _receive(self) -> bytes:
-        self.reading.deadline = trio.current_time() + self.heads.limits.upstream_idle
+        self.reading.deadline = self._clock() + self.heads.limits.upstream_idle
         try:
             data = await self.stream.receive_some(_READ)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import trio
 
+from linkerd_proxy.core.clock import open_clock
 from linkerd_proxy.core.kept_scope import KeptScope
 from linkerd_proxy.core.message import EMPTY, Body, Request, Whole
 from linkerd_proxy.core.stack import Service
@@ -76,6 +77,7 @@ class ServerConnection:
 
     __slots__ = (
         "_answer",
+        "_clock",
         "_count",
         "_half_open",
         "_idle",
@@ -113,6 +115,7 @@ class ServerConnection:
         self.continue_due: bool = False
         """Whether the client waits for 100 before it sends the body."""
         self._inner = inner
+        self._clock = open_clock()
         self._send_now = send_now_of(connection.stream)
         self._scheme = "https" if connection.tls is not None else "http"
         self._answer: Answer | None = None
@@ -161,7 +164,7 @@ class ServerConnection:
                 return 0
             self._idle = True
             if self._count:
-                self.reading.deadline = trio.current_time() + limits.keep_alive_idle
+                self.reading.deadline = self._clock() + limits.keep_alive_idle
             try:
                 self.buffer = bytes(await self.stream.receive_some(_READ))
             except _GONE:
@@ -180,7 +183,7 @@ class ServerConnection:
     async def _collect_head(self, limits: Limits) -> int:
         """Receive until the head is whole, against one absolute deadline that no byte moves."""
         if self._count:
-            self.reading.deadline = trio.current_time() + limits.header_timeout
+            self.reading.deadline = self._clock() + limits.header_timeout
         seen = 0
         skipped = False
         while True:
@@ -262,14 +265,14 @@ class ServerConnection:
             self.continue_due = False
             await self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         limits = self.heads.limits
-        before = trio.current_time()
+        before = self._clock()
         patience = limits.body_idle
         if limits.body_rate:
             patience = min(patience, limits.body_grace + body.received / limits.body_rate - self._waited)
         self.reading.deadline = before + max(patience, 0.0)
         data = await self.receive()
         self.reading.deadline = math.inf
-        self._waited += trio.current_time() - before
+        self._waited += self._clock() - before
         if not data:
             await self.lost()  # half a request is none: its exchange is cancelled
         self.buffer += data
@@ -300,17 +303,13 @@ class ServerConnection:
 
     async def send(self, data: bytes) -> None:
         """Send all of ``data``; a broken connection cancels the exchange."""
+        view = data if len(data) <= _PIECE else memoryview(data)
         try:
-            if len(data) <= _PIECE:
-                rest = self._send_now(data)
+            for start in range(0, len(data), _PIECE):
+                rest = self._send_now(view[start : start + _PIECE])
                 if rest is not None:
-                    self.writing.deadline = trio.current_time() + self.heads.limits.write_stall
+                    self.writing.deadline = self._clock() + self.heads.limits.write_stall
                     await rest
-            else:
-                with memoryview(data) as view:
-                    for start in range(0, len(data), _PIECE):
-                        self.writing.deadline = trio.current_time() + self.heads.limits.write_stall
-                        await self.stream.send_all(view[start : start + _PIECE])
         except _GONE:
             await self.lost()
         finally:
