@@ -33,8 +33,8 @@ napoleon_numpy_docstring = False
 # Names of other projects are links where the network is there to ask them, and plain text otherwise: a build
 # must give the same verdict on a train.
 _foreign = (
-    r"(trio|collections|typing|types|contextlib|logging|random|socket|ssl|select|enum|pathlib|datetime|ipaddress|"
-    r"click|pytest|h2|h11)\..*"
+    r"(trio|collections|typing|types|contextlib|contextvars|logging|random|socket|ssl|select|enum|pathlib|datetime|"
+    r"ipaddress|click|pytest|h2|h11)\..*"
 )
 if os.environ.get("READTHEDOCS"):
     extensions.append("sphinx.ext.intersphinx")
