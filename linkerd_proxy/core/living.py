@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
@@ -32,25 +32,33 @@ def living(service: Callable[..., Any], layer: object) -> Iterator[None]:
 
 
 def layers_by_code() -> Callable[[FrameType], object | None]:
-    """Return what finds the live layer that a frame runs for, or None if it is no layer's service."""
+    """Return what finds the live layer that a frame runs for, or None if it is no layer's service.
+
+    Finding costs the same however many there are: an endpoint has a stack of its own, and there may be thousands.
+    """
     services = list(_services.get({}).values())
     known = {id(service) for service, _ in services}
-    found: dict[CodeType, list[tuple[FunctionType, object, object]]] = {}
+    found: dict[tuple[CodeType, tuple[int, ...]], tuple[object, object]] = {}
     for service, layer in services:
         for function in _functions(service, known):
-            owner = function.__self__ if isinstance(function, MethodType) else None
-            plain = function.__func__ if isinstance(function, MethodType) else function
-            if isinstance(plain, FunctionType):
-                found.setdefault(plain.__code__, []).append((plain, owner, layer))
+            known_as = (function, layer)  # the function too: as long as it is held, no id becomes another's
+            if isinstance(function, MethodType) and isinstance(function.__func__, FunctionType):
+                found.setdefault((function.__func__.__code__, (id(function.__self__),)), known_as)
+            elif isinstance(function, FunctionType):
+                code = function.__code__
+                found.setdefault((code, _ids(_cells(function), code.co_freevars)), known_as)
 
     def layer_of(frame: FrameType) -> object | None:
-        candidates = found.get(frame.f_code)
-        if candidates is None:
-            return None
-        values = frame.f_locals
-        return next((layer for plain, owner, layer in candidates if _runs(plain, owner, values)), None)
+        code, values = frame.f_code, frame.f_locals
+        # A method of this very object, or else a function of this code with these very values around it.
+        entry = found.get((code, _ids(values, ("self",)))) or found.get((code, _ids(values, code.co_freevars)))
+        return None if entry is None else entry[1]
 
     return layer_of
+
+
+def _ids(values: Mapping[str, object], names: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(id(values.get(name)) for name in names)
 
 
 def _functions(service: Callable[..., Any], known: set[int]) -> Iterator[Callable[..., Any]]:
@@ -59,13 +67,6 @@ def _functions(service: Callable[..., Any], known: set[int]) -> Iterator[Callabl
     for value in _cells(service).values() if isinstance(service, FunctionType) else ():
         if isinstance(value, (FunctionType, MethodType)) and id(value) not in known:
             yield value
-
-
-def _runs(function: FunctionType, owner: object, values: dict[str, Any]) -> bool:
-    """Whether a frame with these values runs this very function, and not another one with the same code."""
-    if owner is not None and values.get("self") is not owner:
-        return False
-    return all(values.get(name) is value for name, value in _cells(function).items())
 
 
 def _cells(function: FunctionType) -> dict[str, object]:

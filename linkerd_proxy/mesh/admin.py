@@ -23,7 +23,7 @@ from linkerd_proxy.mesh.live_page import page as live_page
 from linkerd_proxy.mesh.log_level import apply_log_level, shown_log_level
 from linkerd_proxy.mesh.log_stream import stream_log
 from linkerd_proxy.mesh.tap_stream import stream_tap
-from linkerd_proxy.mesh.tasks import task_tree
+from linkerd_proxy.mesh.tasks import TaskTree
 from linkerd_proxy.metrics.bounds import Bounds
 from linkerd_proxy.metrics.exposition import Exposition
 from linkerd_proxy.metrics.negotiation import CONTENT_TYPES, accepts_gzip, chosen_format
@@ -214,7 +214,7 @@ class _Views:
         return _text(200, f"{shown_log_level()}\n")
 
     async def tasks(self, _: Exchange) -> Response:
-        return _text(200, "".join(f"{line}\n" for line in task_tree()))
+        return Response(200, [_TEXT], TaskTree())
 
     async def shutdown(self, _: Exchange) -> Response:
         self._drain.start()
