@@ -14,6 +14,7 @@ from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.endpoint import Endpoint, Resolution, Resolve
 from linkerd_proxy.core.work import Protocol
 from linkerd_proxy.discover.publish import Published
+from linkerd_proxy.document.aside import read_aside
 from linkerd_proxy.document.shape import Range, Text
 from linkerd_proxy.document.watch import FileWatch
 from linkerd_proxy.errors import InvalidConfiguration
@@ -107,18 +108,14 @@ class EndpointsFile(Resolve):
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Resolution]:
         """Yield the resolution, and watch the file until closed."""
-        from linkerd_proxy.document.load import load  # whoever reads no file needs no reader
-
         published = Published()
         watch = FileWatch(self.path, self.interval)
-        published.publish(load(self.path, EndpointsDocument).resolved())
+        published.publish(await read_aside(self.path, _endpoints))
         async with open_background() as nursery:
             nursery.start_soon(self._follow, watch, published)
             yield published
 
     async def _follow(self, watch: FileWatch, published: Published) -> None:
-        from linkerd_proxy.document.load import load
-
         results = {
             result: current_registry().counter(
                 "discovery_updates_total", "What discovery learnt, by source", source="file", result=result
@@ -128,7 +125,7 @@ class EndpointsFile(Resolve):
         while True:
             await watch.wait_changed()
             try:
-                endpoints = load(self.path, EndpointsDocument).resolved()
+                endpoints = await read_aside(self.path, _endpoints)
             except InvalidConfiguration as error:
                 results["bad"].value += 1
                 for line in str(error).splitlines():
@@ -137,3 +134,9 @@ class EndpointsFile(Resolve):
             results["good"].value += 1
             logger.info("%s changed: %d endpoints", self.path, len(endpoints))
             published.publish(endpoints)
+
+
+def _endpoints(path: str | Path) -> tuple[Endpoint, ...]:
+    from linkerd_proxy.document.load import load  # whoever reads no file needs no reader
+
+    return load(path, EndpointsDocument).resolved()

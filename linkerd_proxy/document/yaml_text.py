@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from typing import TYPE_CHECKING, NoReturn
 
 from linkerd_proxy.document.tree import (
@@ -42,7 +41,7 @@ def parse_yaml(text: str, name: str) -> Node:
     """
     try:
         from ruamel.yaml import YAML
-        from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
+        from ruamel.yaml.error import MarkedYAMLError, YAMLError
         from ruamel.yaml.reader import ReaderError
     except ImportError:
         raise InvalidConfiguration(
@@ -51,9 +50,9 @@ def parse_yaml(text: str, name: str) -> Node:
     if (older := _OLDER.search(text)) is not None:  # where "yes" was true and 010 was 8
         _refuse(name, _line_of(text, older.start()), "this is YAML 1.2: remove the directive, or say %YAML 1.2")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", YAMLWarning)  # an anchor may be given anew (YAML 1.2 section 7.1)
-            root = YAML(typ="safe", pure=True).compose(text)
+        yaml = YAML(typ="safe", pure=True)
+        yaml.composer.warn_double_anchors = False  # an anchor may be given anew (YAML 1.2 section 7.1)
+        root = yaml.compose(text)
     except ReaderError as error:
         what = f"the character U+{ord(text[error.position]):04X} may not stand in YAML: remove it"
         _refuse(name, _line_of(text, error.position), what)

@@ -1,5 +1,6 @@
 """Endpoints from a watched file."""
 
+import json
 import os
 
 import pytest
@@ -48,6 +49,20 @@ async def test_a_file_that_is_renamed_into_place_is_read_within_a_second(tmp_pat
         new.rename(file)
         assert await anext(updates) == Add((Endpoint(TWO),))
         assert trio.current_time() == pytest.approx(1)
+
+
+async def test_many_endpoints_are_read_again_as_few_are(tmp_path, autojump_clock) -> None:
+    many = [f"10.0.{number >> 8}.{number & 255}:80" for number in range(1000)]
+    file = tmp_path / "endpoints.json"
+    file.write_text(json.dumps({"endpoints": many}))
+    async with shared(EndpointsFile(file)) as resolution:
+        updates = resolution.updates()
+        first = await anext(updates)
+        assert len(first.endpoints) == 1000
+        file.write_text(json.dumps({"endpoints": many[1:]}))
+        assert await anext(updates) == Remove((Address("10.0.0.0", 80),))
+        file.write_text(json.dumps({"endpoints": many}))
+        assert await anext(updates) == Add((Endpoint(Address("10.0.0.0", 80)),))
 
 
 async def test_a_link_that_is_swapped_is_seen(tmp_path, autojump_clock) -> None:

@@ -17,6 +17,7 @@ from linkerd_proxy.address import AnyAddress
 from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.stack import Service, Stack, opened
 from linkerd_proxy.core.work import Connection
+from linkerd_proxy.document.aside import read_aside
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.mesh.config.build import build
 from linkerd_proxy.mesh.config.document import ProxyDocument
@@ -130,7 +131,7 @@ class Configuration:
         async with self._lock:
             self._seen = self._look()
             try:
-                document = self._with_grace(read_config(self.path))
+                document = self._with_grace(await read_aside(self.path, read_config))
                 kept = Kept(self._kept)
                 async with self._listening.changing_to(document) as bound:
                     stack = build(document, base=self.path.parent, bound=bound, kept=kept)
