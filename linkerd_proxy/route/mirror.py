@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, get_args
 import trio
 
 from linkerd_proxy.core.background import open_background
-from linkerd_proxy.core.message import Body, Request, Response, Whole
+from linkerd_proxy.core.message import EMPTY, Body, Request, Response, Whole
 from linkerd_proxy.core.passing import Passing
 from linkerd_proxy.core.stack import Layer, Service, Stack, opened
 from linkerd_proxy.core.work import Connection, Exchange
@@ -119,7 +119,8 @@ class _Mirroring:
 
     def _start(self, exchange: Exchange, data: bytes, trailers: Headers | None) -> None:
         request = exchange.request
-        body = Whole(data, None if trailers is None else trailers.copy())
+        # Without a body of its own where there is none: a copy tells no length that the original does not.
+        body = EMPTY if request.body is EMPTY else Whole(data, None if trailers is None else trailers.copy())
         copy = request.replace(headers=request.headers.copy(), body=body)
         # The copy may outlive the exchange, so it must not hold the client's stream.
         connection = replace(exchange.connection, stream=_NoStream())

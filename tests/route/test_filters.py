@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from linkerd_proxy.core.attempt import close_attempt, current_attempt, open_attempt
-from linkerd_proxy.core.message import Body, Request, Response, Streamed
+from linkerd_proxy.core.message import EMPTY, Body, Request, Response, Streamed, Whole
 from linkerd_proxy.core.notes import close_notes, current_notes, open_notes
 from linkerd_proxy.core.stack import Service, Stack, opened
 from linkerd_proxy.core.work import Exchange
@@ -219,6 +219,21 @@ async def test_a_copy_goes_to_the_other_backend_and_its_answer_nowhere(autojump_
             ("PUT /c None", b"stream", trailers),
         ]
         assert results() == {"sent": 3}
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+async def test_a_copy_has_no_body_where_the_original_has_none(version, autojump_clock) -> None:
+    bodies = []
+
+    async def shadow(request: Request) -> Response:
+        bodies.append(request.body)
+        return Response()
+
+    async with opened(Mirror(Handler(shadow)) | handler(reading)) as service:
+        await asked(service, Request(version=version))
+        await asked(service, Request("POST", body=Whole(), version=version))
+        await trio.testing.wait_all_tasks_blocked()
+    assert [body is EMPTY for body in bodies] == [True, False]
 
 
 async def test_the_original_waits_for_no_copy(autojump_clock) -> None:

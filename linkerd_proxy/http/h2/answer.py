@@ -166,13 +166,15 @@ class ServerChannel(Channel["H2Server"]):
         body = response.body
         engine = self.link.engine
         empty = self._prototype.method == "HEAD" or status in {204, 304}
-        length = body.length
+        # The end of the stream says that nothing follows. Who told no length is passed on without one: to gRPC it would
+        # be a field of the call's own (RFC 9113 section 8.1.1; gRPC over HTTP/2, "Trailers-Only").
+        length = None if body is EMPTY else body.length
         declared = response.declared_length if empty and response.declared_length is not None else length
         fields: RawHeaders = [(b":status", _STATUS[status]), *raw]
         # An empty body tells no length of a HEAD's content; an upstream that declared one of zero does.
         if declared is not None and status != 204 and (declared or not empty or response.declared_length == 0):
             fields.append((b"content-length", b"%d" % declared))
-        if empty or (length == 0 and type(body) is Whole and not body.trailers):
+        if empty or body is EMPTY or (length == 0 and type(body) is Whole and not body.trailers):
             engine.send_head(self.stream, fields, end=True)
             return
         engine.send_head(self.stream, fields, end=False)

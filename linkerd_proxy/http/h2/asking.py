@@ -238,7 +238,7 @@ class ClientChannel(Channel["H2Client"]):
             if self.request.upgrade is not None:
                 status, raw = 101, accepted_in_h1(raw, self._key)
         elif ended:
-            body = EMPTY if seen.body is EMPTY else Whole()
+            body = EMPTY if seen.body.length is None or seen.body is EMPTY else Whole()
         elif status >= 200 and not self.stream.no_content:
             body = self.body
             body.length = None if seen.body is EMPTY else seen.body.length
