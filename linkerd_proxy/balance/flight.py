@@ -159,9 +159,14 @@ class Flight:
 
     def end(self) -> None:
         """Give back what the work had at the endpoint."""
+        replica = self.replica
         if self.pending:
-            self.leave()
-        self.replica.release()
+            self.pending = False
+            replica.pending -= 1
+        replica.active -= 1
+        replica.tally.active -= 1
+        if replica.state == "leaving" and not replica.active:
+            replica.idle.set()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self.replica!r}>"
@@ -250,7 +255,7 @@ class ExchangeFlight(Flight, Exchange):
             if self.probe:
                 self.health.abandon(self)
         elif not self.judged:
-            if self.request.is_grpc:
+            if self.request.version == "2" and self.request.is_grpc:
                 now = trio.current_time()
                 self.settle(self.judge(response, grpc_status_of(response), now), now)
                 return

@@ -105,13 +105,6 @@ class Replica(Generic[A]):
         rtt = ewma.rtt * exp(-elapsed * ewma.rate) if elapsed > 0 else ewma.rtt
         return rtt * (self.pending / self.weight + 1)
 
-    def release(self) -> None:
-        """Give back what one piece of work had."""
-        self.active -= 1
-        self.tally.active -= 1
-        if not self.active and self.state == "leaving":
-            self.idle.set()
-
     def __repr__(self) -> str:
         rtt = self.ewma.rtt * 1000
         return f"<Replica {self.endpoint.address} {self.state}, {self.active} in flight, {rtt:.3g} ms>"

@@ -45,6 +45,9 @@ class Limited:
     ) -> bool:
         self._expiry.discard(self)
         kept = self._kept
+        if not (self._own or self.has_expired):
+            kept.limit = self.outer
+            return False
         try:
             self.cancelled_caught = caught = kept.leave(self, kind, error, traceback)
         finally:

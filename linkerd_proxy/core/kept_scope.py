@@ -32,7 +32,7 @@ class KeptScope:
     after one was cancelled, so that a place without limits costs next to nothing.
     """
 
-    __slots__ = ("_innermost", "_place", "_scope", "_task", "_token", "limit")
+    __slots__ = ("_place", "_scope", "_token", "innermost", "limit", "task")
 
     def __init__(self) -> None:
         self._scope: trio.CancelScope | None = None
@@ -40,8 +40,10 @@ class KeptScope:
         """The innermost limit that is in."""
 
     def __enter__(self) -> Self:
-        self._task = trio.lowlevel.current_task()
-        self._place = self._innermost = _innermost_of(self._task)
+        self.task: trio.lowlevel.Task = trio.lowlevel.current_task()
+        """The task inside."""
+        self._place = self.innermost = _innermost_of(self.task)
+        """What it has as its innermost scope where limits may come in."""
         self._token: Token[KeptScope | None] = _kept.set(self)
         return self
 
@@ -50,11 +52,6 @@ class KeptScope:
     ) -> bool | None:
         _kept.reset(self._token)
         return None if self._scope is None else self._scope.__exit__(kind, error, traceback)
-
-    def is_here(self) -> bool:
-        """Whether the running task is the one inside, and no other scope or nursery lies between."""
-        task = trio.lowlevel.current_task()
-        return task is self._task and _innermost_of(task) is self._innermost
 
     def enter(self, limit: Limit) -> None:
         """Let a limit in. Only where the scope is the innermost."""
@@ -77,7 +74,7 @@ class KeptScope:
         scope = self._scope
         assert scope is not None
         self._scope = None
-        self._innermost = self._place
+        self.innermost = self._place
         try:
             scope.__exit__(kind, error, traceback)
         finally:  # it raises what is left of a group
@@ -93,7 +90,7 @@ class KeptScope:
     def _renew(self) -> None:
         self._scope = scope = trio.CancelScope()
         scope.__enter__()
-        self._innermost = _innermost_of(self._task)
+        self.innermost = _innermost_of(self.task)
 
     def __repr__(self) -> str:
         return f"<KeptScope {'unused' if self._scope is None else 'in use' if self.limit is not None else 'at rest'}>"
@@ -103,9 +100,12 @@ _kept: ContextVar[KeptScope | None] = ContextVar("linkerd_proxy.kept_scope", def
 
 
 def kept_scope() -> KeptScope | None:
-    """Return the scope that the running task keeps if it is the innermost, so that a limit may use it; else None."""
+    """Return the scope that the running task keeps if no other scope or nursery lies between; otherwise None."""
     kept = _kept.get()
-    return kept if kept is not None and kept.is_here() else None
+    if kept is None:
+        return None
+    task = trio.lowlevel.current_task()
+    return kept if task is kept.task and _innermost_of(task) is kept.innermost else None
 
 
 def _has_expired(limit: Limit | None) -> bool:

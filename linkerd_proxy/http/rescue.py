@@ -120,11 +120,11 @@ class _Rescued(Exchange):
         self.request = exchange.request
         self.connection = exchange.connection
         self._send = exchange.respond
-        self._headers = headers
+        self._headers: bool | Literal["meshed"] = headers
         self.answered = False
 
     def respond(self, response: Response) -> Awaitable[None]:
-        if response.is_final:
+        if response.status >= 200 or response.is_final:
             self.answered = True
             if not isinstance(response.body, Whole) and self.request.is_grpc:
                 response = response.replace(body=_GrpcBody(response.body, self))
