@@ -20,6 +20,7 @@ from linkerd_proxy.http.deadlines import Deadlines
 from linkerd_proxy.http.h1.codec import CodecName, make_codec
 from linkerd_proxy.http.h1.heads import Heads
 from linkerd_proxy.http.limits import Limits, described
+from linkerd_proxy.http.no_http2 import SpeaksNoHttp2
 from linkerd_proxy.http.pool import Pool
 from linkerd_proxy.http.pool_h2 import H2Pool
 
@@ -36,7 +37,8 @@ class Client(Layer[Exchange, Dial]):
     The target is the connection's original destination; an inner ``Connect("host:port")`` wins over it.
 
     Args:
-        protocol: ``same`` asks in the version in which the client asked; ``http/1.1`` and ``h2`` (with prior knowledge)
+        protocol: ``same`` asks in the version in which the client asked, and an upstream that turns out to speak no
+            HTTP/2 in HTTP/1 (but for gRPC, which needs HTTP/2); ``http/1.1`` and ``h2`` (with prior knowledge)
             translate. CONNECT and upgrades always go over HTTP/1.1, as with Linkerd.
         codec: The library that parses HTTP/1 heads: ``auto``, ``h11`` or ``httptools``.
         limits: What upstreams may do, and how many connections there may be.
@@ -49,6 +51,7 @@ class Client(Layer[Exchange, Dial]):
         Overloaded: if too many requests wait for one.
         UpstreamClosed, UpstreamReset, UpstreamProtocolError, IdleTimeout: if the upstream failed.
         UpstreamUnsent: if an HTTP/2 upstream surely did not process the request.
+        SpeaksNoHttp2: if it speaks HTTP/1 alone, and the request can't be asked so.
 
     A request whose *reused* connection died before a byte of the answer came is sent once more, on a fresh connection,
     if its method is idempotent and its body is whole. After anything odd a connection is closed, never kept.
@@ -105,9 +108,14 @@ class _Client:
         address = exchange.connection.original_dst
         if address is not None and (notes := current_notes()) is not None and not notes.backend:
             notes.backend = str(address)
-        if self._protocol != "http/1.1" and self._asks_in_h2(request):
-            await self._h2_pool(address).serve(exchange)
-            return
+        h2_pool = self._asks_in_h2(request, address)
+        if h2_pool is not None:
+            try:
+                await h2_pool.serve(exchange)
+                return
+            except SpeaksNoHttp2:
+                if self._needs_h2(request):
+                    raise  # or else it was not processed, and nothing of its body was pulled
         pool = self._pools.get(address)
         if pool is None:
             pool = self._make_pool(address)
@@ -129,8 +137,17 @@ class _Client:
                 pool.release(connection, authority, clean=clean)
         await self._use_fresh(pool, exchange, keep)
 
-    def _asks_in_h2(self, request: Request) -> bool:
-        return request.version == "2" or (self._protocol == "h2" and not request.wants_tunnel)
+    def _asks_in_h2(self, request: Request, address: AnyAddress | None) -> H2Pool | None:
+        """Return the connections on which to ask in HTTP/2, or None to ask in HTTP/1."""
+        if self._protocol == "http/1.1":
+            return None
+        if request.version != "2" and (self._protocol == "same" or request.wants_tunnel):
+            return None
+        pool = self._h2_pool(address)
+        return None if pool.refused and not self._needs_h2(request) else pool
+
+    def _needs_h2(self, request: Request) -> bool:
+        return self._protocol == "h2" or request.is_grpc
 
     def _h2_pool(self, address: AnyAddress | None) -> H2Pool:
         pool = self._h2_pools.get(address)
@@ -140,7 +157,12 @@ class _Client:
                     del self._h2_pools[known]
             target = Target(address, protocol="http/2")
             pool = self._h2_pools[address] = H2Pool(
-                target, self._inner, self._nursery, self._heads.limits, self._deadlines
+                target,
+                self._inner,
+                self._nursery,
+                self._heads.limits,
+                self._deadlines,
+                careful=self._protocol == "same",
             )
         return pool
 

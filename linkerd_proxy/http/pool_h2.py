@@ -14,6 +14,7 @@ from linkerd_proxy.core.work import Dial, Exchange, Target
 from linkerd_proxy.errors import ConnectFailed, Overloaded, UpstreamUnsent
 from linkerd_proxy.http.deadlines import Deadline, Deadlines
 from linkerd_proxy.http.limits import Limits
+from linkerd_proxy.http.no_http2 import SpeaksNoHttp2
 
 if TYPE_CHECKING:
     from linkerd_proxy.http.h2.client import H2Client
@@ -40,9 +41,11 @@ class H2Pool:
         nursery: Where they live.
         limits: How many connections, and how long requests wait.
         deadlines: Where their deadlines are swept.
+        careful: Whether a target that speaks no HTTP/2 will be asked in HTTP/1: then no body is lost on finding out.
     """
 
     __slots__ = (
+        "_careful",
         "_changed",
         "_clients",
         "_deadlines",
@@ -52,20 +55,31 @@ class H2Pool:
         "_limits",
         "_nursery",
         "_target",
+        "refused",
     )
 
     def __init__(
-        self, target: Target, inner: Service[Dial], nursery: trio.Nursery, limits: Limits, deadlines: Deadlines
+        self,
+        target: Target,
+        inner: Service[Dial],
+        nursery: trio.Nursery,
+        limits: Limits,
+        deadlines: Deadlines,
+        *,
+        careful: bool = False,
     ) -> None:
         self._target = target
         self._inner = inner
         self._nursery = nursery
         self._limits = limits
         self._deadlines = deadlines
+        self._careful = careful
         self._clients: dict[H2Client, _Kept] = {}
         self._dialling = False
         self._failure: Exception | None = None
         self._changed = trio.Event()
+        self.refused: bool = False
+        """Whether the target has shown that it speaks no HTTP/2."""
 
     @property
     def unused(self) -> bool:
@@ -96,6 +110,9 @@ class H2Pool:
         kept.idle.deadline = math.inf
         try:
             await client.exchange(exchange)
+        except SpeaksNoHttp2:
+            self.refused = True
+            raise
         finally:
             kept.exchanges -= 1
             if not kept.exchanges:
@@ -141,6 +158,7 @@ class H2Pool:
             nonlocal connected
             connected = True
             client = H2Client(self._limits, self._deadlines)
+            client.careful = self._careful
             kept = self._clients[client] = _Kept(self._deadlines.add(client.retire))
             kept.idle.deadline = trio.current_time() + self._limits.h2_client_idle
             self._dialling = False

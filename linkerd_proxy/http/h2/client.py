@@ -10,13 +10,14 @@ from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import BadGateway, ProxyError, UpstreamClosed, UpstreamProtocolError, UpstreamUnsent
 from linkerd_proxy.http.deadlines import Deadlines
 from linkerd_proxy.http.h2.asking import ClientChannel
-from linkerd_proxy.http.h2.codes import ErrorCode, code_name
+from linkerd_proxy.http.h2.codes import ErrorCode, NotHttp2, code_name
 from linkerd_proxy.http.h2.decoder import Block
 from linkerd_proxy.http.h2.engine import Engine
 from linkerd_proxy.http.h2.link import Link
 from linkerd_proxy.http.h2.roles import LAST_STREAM, ClientEngine
 from linkerd_proxy.http.h2.stream import Stream
 from linkerd_proxy.http.limits import Limits
+from linkerd_proxy.http.no_http2 import SpeaksNoHttp2
 from linkerd_proxy.http.validate import check_request
 
 __all__ = ["H2Client"]
@@ -43,6 +44,8 @@ class H2Client(Link):
         """Whether the connection is over."""
         self.retired: bool = False
         """Whether it takes no more exchanges: the upstream said GOAWAY, or we are done with it."""
+        self.careful: bool = False
+        """Whether to pull no body before the upstream has shown that it speaks HTTP/2, but for gRPC."""
         self._channels: dict[int, ClientChannel] = {}
         self._settings = trio.Event()
         self._said: str | None = None
@@ -103,6 +106,8 @@ class H2Client(Link):
     def _loss(self, channel: ClientChannel) -> ProxyError:
         if channel.mark >= self.engine.outbox.taken:
             return UpstreamUnsent("the connection ended before the request was sent", layer="Client")
+        if isinstance(self.breach, NotHttp2):
+            return SpeaksNoHttp2(f"the upstream speaks no HTTP/2: {self.breach.problem}", layer="Client")
         if self.breach is not None and self.breach.code != ErrorCode.NO_ERROR:
             return UpstreamProtocolError(f"{code_name(self.breach.code)}: {self.breach.problem}", layer="Client")
         said = self._said or (self.breach.problem if self.breach is not None else "")
@@ -191,6 +196,8 @@ class H2Client(Link):
 
     async def _upload(self, channel: ClientChannel) -> None:
         request = channel.request
+        if self.careful and not self.engine.greeted and not request.is_grpc:
+            await self._settings.wait()  # if it never does, the exchange fails, and can be asked in HTTP/1
         if request.wants_tunnel:
             await channel.proceed.wait()  # no byte before the upstream has agreed (CVE-2025-64763)
             if not channel.tunnelling:

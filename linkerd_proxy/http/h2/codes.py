@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["ErrorCode", "StreamViolation", "Violation", "code_name"]
+__all__ = ["ErrorCode", "NotHttp2", "StreamViolation", "Violation", "code_name"]
 
 
 class ErrorCode(IntEnum):
@@ -46,6 +46,13 @@ class Violation(Exception):
         super().__init__(problem)
         self.code = code
         self.problem = problem
+
+
+class NotHttp2(Violation):
+    """What the peer says is no HTTP/2 from its first byte on: it is text, as HTTP/1 is."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.PROTOCOL_ERROR, "it answers in text, as HTTP/1 does")
 
 
 class StreamViolation(Exception):

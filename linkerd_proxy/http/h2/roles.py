@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from linkerd_proxy.http.h2 import wire
-from linkerd_proxy.http.h2.codes import ErrorCode, StreamViolation, Violation
+from linkerd_proxy.http.h2.codes import ErrorCode, NotHttp2, StreamViolation, Violation
 from linkerd_proxy.http.h2.decoder import Block
 from linkerd_proxy.http.h2.engine import ConnectionSink, Engine
 from linkerd_proxy.http.h2.settings import (
@@ -144,6 +144,13 @@ class ClientEngine(Engine):
         self.next: int = 1
         """The number of the next stream."""
         self.outbox.put(wire.PREFACE + _announced(limits, {ENABLE_PUSH: 0}))
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the server. Raises NotHttp2, and what an engine raises."""
+        # From a space on, the first byte would begin a first frame of two megabytes: nobody may send one.
+        if not self.frames and not self.inside and data[:1] >= b" ":
+            raise NotHttp2
+        super().receive(data)
 
     def is_idle(self, stream_id: int) -> bool:
         """Whether nobody ever opened this stream."""

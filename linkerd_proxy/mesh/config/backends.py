@@ -117,7 +117,7 @@ class BackendEntry:
     profile: ProfileEntry | None = None
     """What is known of the requests to it, as Linkerd's service profiles say it."""
     protocol: Literal["same", "http/1.1", "h2"] = "same"
-    """In which version of HTTP to ask."""
+    """In which version of HTTP to ask; same is that of the client, or HTTP/1.1 where an upstream knows no HTTP/2."""
     tls: UpstreamTlsEntry | None = None
     """Speak TLS to servers of the ordinary web."""
     send_proxy_protocol: Literal["v1", "v2"] | None = None
