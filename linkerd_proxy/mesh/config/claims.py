@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from linkerd_proxy.core.stack import Layer, Service
@@ -37,13 +39,16 @@ class Unmeshed(Layer[Exchange, Exchange]):
         BadGateway: if such a request requires an identity (``l5d-require-id``).
     """
 
-    async def serve(self, work: Exchange, inner: Service[Exchange]) -> None:
-        """Serve the request without what belongs to the mesh."""
-        tls = work.connection.tls
-        if tls is None or tls.peer_identity is None:
-            await _LEAVING.serve(work, inner)
-        else:
-            await inner(work)
+    @asynccontextmanager
+    async def open(self, inner: Service[Exchange]) -> AsyncIterator[Service[Exchange]]:
+        """Yield the live service."""
+        async with _LEAVING.open(inner) as leaving:
+
+            def service(work: Exchange) -> Awaitable[None]:
+                tls = work.connection.tls
+                return leaving(work) if tls is None or tls.peer_identity is None else inner(work)
+
+            yield service
 
 
 def _without(exchange: Exchange, name: bytes) -> Exchange:
