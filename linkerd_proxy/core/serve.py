@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -20,6 +20,7 @@ __all__ = ["Listener", "default_max_connections", "serve"]
 
 logger: logging.Logger = logging.getLogger("linkerd_proxy")
 
+_REST = 1024  # connections that a drain still takes: so many a backlog may hold, and no stream of new ones
 _RESERVED_FDS = 64  # for upstream connections and the admin endpoint, so that an attack leaves the proxy manageable
 
 
@@ -32,7 +33,11 @@ class Listener(Protocol):
         ...
 
     async def accept(self) -> Connection:
-        """Wait for the next connection. Raises trio.ClosedResourceError once closed."""
+        """Wait for the next connection. Raises trio.ClosedResourceError once closed.
+
+        One that has ``accept_nowait`` too, which raises trio.WouldBlock instead of waiting, loses nobody at a drain who
+        had connected before.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -66,8 +71,9 @@ async def serve(
     Args:
         stack: What serves a connection.
         listeners: Where connections come from; closed at the end.
-        drain: Once started, nothing more is accepted, and ``serve`` returns when the last connection has ended or
-            when ``drain.grace`` seconds have passed. Without one, only cancellation ends it.
+        drain: Once started, who has connected by then is served, nobody else is accepted, and ``serve`` returns when
+            the last connection has ended or when ``drain.grace`` seconds have passed. Without one, only cancellation
+            ends it.
         max_connections: How many connections are served at once; more are closed at once and counted.
         task_status: Reports the listeners when connections are being accepted.
 
@@ -89,6 +95,9 @@ async def serve(
                     task_status.started(listeners)
                     if not listeners:
                         await drain.wait()  # a stack may have work of its own
+            if drain.draining:
+                for listener in listeners:
+                    await _accept_rest(listener, service, connections, drain, room)
             await _close(listeners)
             if drain.draining or failures:
                 connections.cancel_scope.deadline = trio.current_time() + drain.grace
@@ -142,15 +151,34 @@ async def _accept(
             room.failed.value += 1
             logger.error("the listener on %s accepts no more: %s", listener.address, error)
             return
-        if room.live >= room.limit:
-            room.refused.value += 1
-            await contained(_refuse, connection)
-            continue
-        connection.drain = drain
-        room.accepted.value += 1
-        room.live += 1
-        room.count.value += 1
-        connections.start_soon(_serve_one, service, connection, room)
+        await _admit(connection, service, connections, drain, room)
+
+
+async def _accept_rest(
+    listener: Listener, service: Service[Connection], connections: trio.Nursery, drain: Drain, room: _Room
+) -> None:
+    """Serve those who have connected: the system has told them so, and they may have asked already."""
+    accept_nowait: Callable[[], Connection] | None = getattr(listener, "accept_nowait", None)
+    for _ in range(_REST if accept_nowait else 0):
+        try:
+            connection = accept_nowait()  # type: ignore[misc]  # none of no rounds
+        except (trio.WouldBlock, trio.ClosedResourceError, OSError):
+            return
+        await _admit(connection, service, connections, drain, room)
+
+
+async def _admit(
+    connection: Connection, service: Service[Connection], connections: trio.Nursery, drain: Drain, room: _Room
+) -> None:
+    if room.live >= room.limit:
+        room.refused.value += 1
+        await contained(_refuse, connection)
+        return
+    connection.drain = drain
+    room.accepted.value += 1
+    room.live += 1
+    room.count.value += 1
+    connections.start_soon(_serve_one, service, connection, room)
 
 
 async def _refuse(connection: Connection) -> None:

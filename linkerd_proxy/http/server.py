@@ -16,6 +16,7 @@ from linkerd_proxy.http.h1.heads import Heads
 from linkerd_proxy.http.h1.server import serve_h1
 from linkerd_proxy.http.limits import Limits, described
 from linkerd_proxy.io.rewind import Rewound
+from linkerd_proxy.io.streams import has_unread
 
 __all__ = ["Http"]
 
@@ -93,7 +94,12 @@ def _known(connection: Connection) -> bool | None:
 
 async def _first_bytes(connection: Connection, initial: bytes, timeout: float) -> bytes:
     """Return enough bytes to tell the preface from anything else; fewer if no more come in time."""
-    with trio.move_on_after(timeout) as scope, connection.drain.calling(scope.cancel):
+
+    def on_drain() -> None:
+        if not has_unread(connection.stream):
+            scope.cancel()
+
+    with trio.move_on_after(timeout) as scope, connection.drain.calling(on_drain):
         while len(initial) < len(_PREFACE) and _PREFACE.startswith(initial):
             try:
                 data = await connection.stream.receive_some(65536)

@@ -99,6 +99,21 @@ class SocketListener(trio.abc.AsyncResource):
             except OSError as error:
                 await self._survive(error)
 
+    def accept_nowait(self) -> Connection:
+        """Return a connection that stands already.
+
+        Raises:
+            trio.WouldBlock: if there is none, or no descriptor for it.
+            trio.ClosedResourceError: once closed.
+        """
+        for _ in range(_AT_ONCE):
+            try:
+                return self._accept()
+            except OSError as error:
+                if error.errno not in _TRANSIENT:
+                    break
+        raise trio.WouldBlock
+
     def _accept(self) -> Connection:
         if self.socket.fileno() < 0:
             raise trio.ClosedResourceError("this listener was closed")

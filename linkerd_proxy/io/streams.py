@@ -12,7 +12,7 @@ import trio
 
 from linkerd_proxy.io.watched import WatchedSocket
 
-__all__ = ["Data", "SocketStream", "abort", "abort_nowait", "send_now_of", "watch_hangup"]
+__all__ = ["Data", "SocketStream", "abort", "abort_nowait", "has_unread", "send_now_of", "watch_hangup"]
 
 Data: TypeAlias = bytes | bytearray | memoryview
 
@@ -249,3 +249,17 @@ def watch_hangup(stream: trio.abc.Stream, callback: Callable[[], None] | None) -
     watch: Callable[[Callable[[], None] | None], None] | None = getattr(stream, "watch_hangup", None)
     if watch is not None:
         watch(callback)
+
+
+def has_unread(stream: trio.abc.Stream) -> bool:
+    """Whether bytes wait in the socket under a stream, of TLS too, that nobody has read. Never waits.
+
+    An end is none. Where there is no socket underneath: False.
+    """
+    under: object = stream
+    while under is not None and not isinstance(getattr(under, "socket", None), socket.socket):
+        under = getattr(under, "stream", None)
+    try:
+        return under is not None and bool(under.socket.recv(1, socket.MSG_PEEK))  # type: ignore[attr-defined]
+    except OSError:  # nothing is there, or the connection is broken
+        return False

@@ -105,6 +105,15 @@ class MemoryListener:
         """
         return await self._wait.receive()
 
+    def accept_nowait(self) -> Connection:
+        """Return a connection that waits.
+
+        Raises:
+            trio.WouldBlock: if none does.
+            trio.ClosedResourceError: once it was closed.
+        """
+        return self._wait.receive_nowait()
+
     async def aclose(self) -> None:
         """Stop listening, and close the connections that nobody accepted, as a kernel does."""
         while True:

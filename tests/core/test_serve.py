@@ -237,6 +237,20 @@ async def test_a_drain_stops_accepting_and_lets_connections_finish(autojump_cloc
     assert trio.current_time() == pytest.approx(100)
 
 
+async def test_who_has_connected_when_a_drain_starts_is_served() -> None:
+    drain = Drain()
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: serve(Leaf(echo), [listener], drain=drain, task_status=task_status))
+        clients = [listener.connect() for _ in range(5)]
+        drain.start()  # before any of them was accepted
+        for client in clients:
+            await client.send_all(b"a")
+            assert await client.receive_some() == b"a"
+            await client.send_eof()
+    assert listener.closed
+
+
 async def test_after_the_grace_what_is_left_is_cancelled(autojump_clock) -> None:
     drain = Drain(grace=7)
     listener = MemoryListener()

@@ -22,7 +22,7 @@ from linkerd_proxy.http.h1.scan import find_end, plausible
 from linkerd_proxy.http.h1.serialise import refusal_head
 from linkerd_proxy.http.h1.tunnel import TunnelBody
 from linkerd_proxy.http.limits import Limits
-from linkerd_proxy.io.streams import abort_nowait, send_now_of, watch_hangup
+from linkerd_proxy.io.streams import abort_nowait, has_unread, send_now_of, watch_hangup
 
 __all__ = ["ServerConnection", "serve_h1"]
 
@@ -160,7 +160,7 @@ class ServerConnection:
         limits = self.heads.limits
         if not self.buffer:
             drain = self.connection.drain
-            if drain.draining and not drain.patient:
+            if drain.draining and not drain.patient and not has_unread(self.stream):
                 return 0
             self._idle = True
             if self._count:
@@ -374,8 +374,8 @@ class ServerConnection:
             pass
 
     def on_drain(self) -> None:
-        """End the connection if it waits for a request; otherwise its next answer says close."""
-        if self._idle:
+        """End the connection if it waits for a request, and none is there; otherwise its next answer says close."""
+        if self._idle and not has_unread(self.stream):
             self.scope.cancel()
 
     def on_read_timeout(self) -> None:
