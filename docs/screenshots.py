@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,12 +35,21 @@ def demo() -> Iterator[str]:
     try:
         for line in process.stdout:
             if found := re.fullmatch(r"admin on (\S+)\n", line):
-                yield found[1]
-                return
-        raise RuntimeError("the demonstration ended without having begun")
+                break
+        else:
+            raise RuntimeError("the demonstration ended without having begun")
+        # It goes on to print: a pipe that nobody empties holds it up after a minute or two.
+        reader = threading.Thread(target=process.stdout.read, daemon=True)
+        reader.start()
+        try:
+            yield found[1]
+        finally:
+            process.kill()
+            reader.join()
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdout.close()
 
 
 def frames(address: str, count: int) -> list[dict[str, Any]]:

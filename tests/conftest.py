@@ -3,6 +3,12 @@
 import logging
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples each time, and no limit of time on any: a search for new ones is asked for by name
+# (--hypothesis-profile=default), and never what makes a change fail that has nothing to do with it.
+settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.patience import PATIENCE
 from tests.tls.conftest import issuer_pem, make_issuer
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROGRAMS = sorted(EXAMPLES.glob("*.py"))
-PATIENCE = 30  # seconds; only a failure takes them
 
 
 @asynccontextmanager

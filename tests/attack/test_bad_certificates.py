@@ -30,6 +30,7 @@ from linkerd_proxy.tls.openssl import OpenSSLEngine
 from linkerd_proxy.tls.originate import Originate
 from linkerd_proxy.tls.refusal import REASONS, Refused
 from linkerd_proxy.tls.terminate import Terminate
+from tests.patience import PATIENCE
 from tests.tls.conftest import API, DAY, NOW, WEB, issuer_pem, make_issuer
 
 SPIFFE = "spiffe://mesh.example/ns/default/sa/web"
@@ -199,7 +200,7 @@ async def attempt_at_server(identity, engine, caplog, *, send=b"let me in", **op
         await trio.aclose_forcefully(ours)
 
     caplog.set_level(logging.WARNING, logger="linkerd_proxy")
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         layer = Terminate(identity, server_names=("*",), **options)
         async with layer.open(never) as serve, trio.open_nursery() as nursery:
             nursery.start_soon(client)
@@ -228,7 +229,7 @@ async def attempt_at_client(identity, engine, expected=WEB):
             await theirs.aclose()
 
     try:
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             async with Originate(identity).open(connect) as serve:
                 await serve(Dial(Target(identity=expected), never))
     except (ProxyError, ExceptionGroup) as error:

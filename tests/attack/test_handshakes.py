@@ -22,6 +22,7 @@ from linkerd_proxy.tls.originate import Originate
 from linkerd_proxy.tls.refusal import Refused
 from linkerd_proxy.tls.terminate import Terminate
 from linkerd_proxy.tls.verify import Verification
+from tests.patience import PATIENCE
 from tests.tls.conftest import API, WEB
 
 
@@ -79,7 +80,7 @@ async def test_a_client_hello_in_the_smallest_pieces_is_one(issuer, size):
     ours, connection = memory_connection()
     async with Terminate(Given(issuer.credentials(WEB))).open(answer) as serve, trio.open_nursery() as nursery:
         nursery.start_soon(contained, serve, connection)
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             assert await ask(InPieces(ours, size), client_of(issuer)()) == b"served me"
 
 

@@ -21,12 +21,13 @@ from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.tcp.forward import Forward
 from linkerd_proxy.testing import serving, tcp_origin
 from tests.balance.origins import Fleet, Known, end, known
+from tests.patience import PATIENCE
 
 NOBODY = "127.0.0.1:1"  # a port on which nothing listens
 
 
 async def test_connections_go_to_who_can_be_reached_and_to_the_less_busy() -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         async with tcp_origin() as one, tcp_origin() as two:
             resolve = Static(NOBODY, one.address, two.address)
             stack = Forward() | Balance[Dial](resolve, lambda e: Connect(e.address), dice=random.Random(1))

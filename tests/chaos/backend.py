@@ -2,9 +2,10 @@
 
 KIND is ``http1`` (asyncio and sockets, nothing of ours), ``http2`` (our own server) or ``grpc`` (grpcio). Each time a
 server listens, its number, process and port are written to standard output. REST is the seconds for which one that died
-stays away. LOG gets a line with method and target for each request that a server has got whole.
+stays away, or ``told``: until a byte comes on standard input. LOG gets a line with method and target for each request that a server has got whole.
 
-``/ok/...`` is answered soon, ``/slow/...`` and ``/chunked/...`` with a million bytes that take half a second.
+``/ok/...`` is answered soon, ``/slow/...`` and ``/chunked/...`` with a million bytes that take half a second. gRPC has a
+call ``Held`` too, whose stream never ends by itself.
 SIGTERM ends a server as a good one ends: what was asked is answered, and every connection is told.
 """
 
@@ -16,13 +17,13 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from importlib import import_module
 
 CHUNKS, PAUSE = 20, 0.025
 CHUNK = b"x" * 50_000
 SIZE = CHUNKS * len(CHUNK)
 SOON = 0.002  # seconds
-LINGER = 0.5  # seconds for which connections without a request are kept at the end
 
 
 def main(kind: str, count: str, rest: str, log: str) -> None:
@@ -45,7 +46,10 @@ def main(kind: str, count: str, rest: str, log: str) -> None:
     while True:
         pid, _ = os.waitpid(-1, 0)
         number = children.pop(pid)
-        time.sleep(float(rest))
+        if rest == "told":
+            os.read(0, 1)
+        else:
+            time.sleep(float(rest))
         children[start(kind, number, ports[number], written)] = number
 
 
@@ -83,16 +87,10 @@ class Http1:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            while not self.ending.is_set():
-                # One that is kept gets a last answer that says so, if it asks soon enough.
-                late = asyncio.create_task(self.wait_late())
-                asking = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
-                await asyncio.wait({late, asking}, return_when=asyncio.FIRST_COMPLETED)
-                late.cancel()
-                if not asking.done():
-                    asking.cancel()
-                    return
-                await self.answer((await asking).decode(), reader, writer)
+            # One that is kept gets a last answer that says so: to close it earlier might cost a request that comes just
+            # then. Who has no more requests closes it himself.
+            while not await self.answer((await reader.readuntil(b"\r\n\r\n")).decode(), reader, writer):
+                pass
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -100,11 +98,8 @@ class Http1:
             self.connections -= 1
             self.left.set()
 
-    async def wait_late(self) -> None:
-        await self.ending.wait()
-        await asyncio.sleep(LINGER)
-
-    async def answer(self, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(self, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer, and return whether that has said that it was the last one."""
         for line in head.lower().split("\r\n")[1:]:
             name, _, value = line.partition(":")
             if name == "content-length":
@@ -119,7 +114,8 @@ class Http1:
             "slow": f"content-length: {SIZE}",
             "chunked": "transfer-encoding: chunked",
         }[kind]
-        closing = "connection: close\r\n" if self.ending.is_set() else ""
+        last = self.ending.is_set()
+        closing = "connection: close\r\n" if last else ""
         writer.write(f"HTTP/1.1 200 OK\r\n{closing}{framing}\r\n\r\n".encode())
         if kind == "ok":
             writer.write(target.encode())
@@ -131,13 +127,27 @@ class Http1:
             if kind == "chunked":
                 writer.write(b"0\r\n\r\n")
         await writer.drain()
+        return last
 
     async def run(self, port: int, ready) -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.ending.set)
-        server = await asyncio.start_server(self.serve, "127.0.0.1", port, reuse_port=True)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.ending.set)
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind(("127.0.0.1", port))
+        server = await asyncio.start_server(self.serve, sock=listening)
         ready()
         await self.ending.wait()
+        # Who has connected is served, for the system has told him that it stands: those too whom nobody has accepted yet.
+        waiting = []
+        with suppress(BlockingIOError):
+            while True:
+                waiting.append(listening.accept()[0])
         server.close()
+        for sock in waiting:
+            await loop.connect_accepted_socket(
+                lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(), self.serve), sock
+            )
         while self.connections:
             self.left.clear()
             await self.left.wait()
@@ -207,8 +217,16 @@ def grpc(port: int, log, ready) -> None:
             yield CHUNK
             time.sleep(PAUSE)
 
+    def held(request: bytes, context):
+        over = threading.Event()
+        context.add_callback(over.set)
+        yield CHUNK
+        over.wait()
+
     class Handlers(grpcio.GenericRpcHandler):
         def service(self, call):
+            if call.method.endswith("/Held"):
+                return grpcio.unary_stream_rpc_method_handler(held)
             if call.method.endswith("/Many"):
                 return grpcio.unary_stream_rpc_method_handler(many)
             return grpcio.unary_unary_rpc_method_handler(echo)

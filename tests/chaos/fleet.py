@@ -18,8 +18,8 @@ import trio
 from linkerd_proxy import Connection, Http, Request, Rescue, Service, Stack
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.testing import call, serving
+from tests.patience import PATIENCE
 
-PATIENCE = 30.0
 PROGRAM = Path(__file__).with_name("backend.py")
 
 
@@ -28,6 +28,7 @@ class Fleet:
     """Some servers: their processes and ports by number, and the requests that they got."""
 
     log: Path
+    telling: trio.abc.SendStream | None = None
     pids: dict[int, int] = field(default_factory=dict)
     ports: dict[int, int] = field(default_factory=dict)
     started: Counter[int] = field(default_factory=Counter)
@@ -49,6 +50,13 @@ class Fleet:
             while self.started[number] < times:
                 await self.changed.wait()
 
+    async def start_again(self, number: int) -> None:
+        """Let one that was killed come back, where that is waited for."""
+        assert self.telling is not None
+        times = self.started[number]
+        await self.telling.send_all(b"1")
+        await self.wait_started(number, times + 1)
+
     async def restart(self, number: int) -> None:
         """End one the gentle way, and wait until it is back."""
         times = self.started[number]
@@ -68,13 +76,15 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(kind: str, log: Path, *, count: int = 3, rest: float = 0.3) -> AsyncIterator[Fleet]:
-    """Run servers, and yield them when all listen."""
+async def fleet(kind: str, log: Path, *, count: int = 3, rest: float | None = 0.3) -> AsyncIterator[Fleet]:
+    """Run servers, and yield them when all listen. Without a ``rest`` one that was killed comes back when it is told."""
     log.touch()  # noqa: ASYNC240  # a moment before anything runs
     process = await trio.lowlevel.open_process(
-        [sys.executable, PROGRAM, kind, str(count), str(rest), log], stdout=subprocess.PIPE
+        [sys.executable, PROGRAM, kind, str(count), "told" if rest is None else str(rest), log],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
-    servers = Fleet(log)
+    servers = Fleet(log, process.stdin)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(servers.read, process.stdout)
@@ -92,6 +102,7 @@ async def fleet(kind: str, log: Path, *, count: int = 3, rest: float = 0.3) -> A
             process.terminate()
             await process.wait()
             await process.stdout.aclose()
+            await process.stdin.aclose()
 
 
 @dataclass(eq=False)
@@ -103,8 +114,10 @@ class Load:
     methods: tuple[str, ...] = ("GET",)
     outcomes: dict[str, Counter[str]] = field(default_factory=dict)
     took: list[tuple[float, float]] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
+    failed: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Those that were not answered with 200, and when each began and ended."""
     count: int = 0
+    answered: trio.Event = field(default_factory=trio.Event)
 
     async def run(self, rate: float, until: trio.CancelScope) -> None:
         """Ask until a scope is cancelled; return when all have been answered."""
@@ -121,10 +134,19 @@ class Load:
     async def ask(self, method: str, path: str) -> None:
         began = trio.current_time()
         outcome = await self.outcome(method, path)
-        self.took.append((began, trio.current_time() - began))
+        ended = trio.current_time()
+        self.took.append((began, ended - began))
         self.outcomes.setdefault(method, Counter())[outcome] += 1
         if outcome != "200":
-            self.failed.append(f"{method} {path}")
+            self.failed[f"{method} {path}"] = began, ended
+        answered, self.answered = self.answered, trio.Event()
+        answered.set()
+
+    async def wait_answered(self, more: int) -> None:
+        """Return when so many more requests have been answered: the time of these tests, on a machine of any speed."""
+        wanted = len(self.took) + more
+        while len(self.took) < wanted:
+            await self.answered.wait()
 
     async def outcome(self, method: str, path: str) -> str:
         body = b"x" * 100 if method in {"POST", "PUT", "PATCH"} else b""

@@ -1,8 +1,6 @@
 """One exception at every await of the pipeline: only that stream or connection fails, and nothing is left behind."""
 
-import gc
 import logging
-import os
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -35,6 +33,8 @@ from linkerd_proxy import (
 from linkerd_proxy.address import Address, AnyAddress
 from linkerd_proxy.testing import EOF, Script, call, http_origin, serving, tcp_origin
 from tests.chaos.injection import Injector, Poked
+from tests.descriptors import descriptors
+from tests.patience import PATIENCE
 
 ERRORS: dict[str, Callable[[], Exception] | None] = {
     "cancelled": None,
@@ -44,7 +44,6 @@ ERRORS: dict[str, Callable[[], Exception] | None] = {
     "broken": lambda: trio.BrokenResourceError("injected"),
     "group": lambda: ExceptionGroup("injected", [ValueError("one"), OSError("two")]),
 }
-_PATIENCE = 20.0  # seconds of real time for one strike: only a hang takes them
 
 
 def _proxy(injector: Injector, http: AnyAddress, tcp: AnyAddress) -> Stack[Connection]:
@@ -128,7 +127,7 @@ async def _victim(injector: Injector, talk: Callable[[], Awaitable[None]]) -> No
 
 
 async def _strike(protocol: str, injector: Injector) -> None:
-    with trio.fail_after(_PATIENCE):
+    with trio.fail_after(PATIENCE):
         async with (
             http_origin(_tell) as http,
             tcp_origin() as tcp,
@@ -141,22 +140,13 @@ async def _strike(protocol: str, injector: Injector) -> None:
                 await _strike_http(protocol, injector, address)
 
 
-def _descriptors() -> set[str]:
-    return {f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}" for fd in os.listdir("/proc/self/fd") if _is_open(fd)}
-
-
-def _is_open(fd: str) -> bool:
-    return os.path.exists(f"/proc/self/fd/{fd}") or os.path.islink(f"/proc/self/fd/{fd}")
-
-
 @pytest.mark.parametrize("protocol", ["http/1.1", "h2", "tcp"])
 @pytest.mark.parametrize("kind", ERRORS)
 async def test_one_exception_at_every_await(protocol: str, kind: str) -> None:
     logging.getLogger("linkerd_proxy").setLevel(logging.CRITICAL)  # hundreds of failures on purpose
     await _strike(protocol, Injector(0, None))  # what one run makes once (the reactor's epoll) is no leak
-    gc.collect()  # what other tests left to the collector must not go, descriptors and all, while we count
     tasks = trio.lowlevel.current_statistics().tasks_living
-    descriptors = _descriptors()
+    before = descriptors()
     points: list[str] = []
     while True:
         injector = Injector(len(points) + 1, ERRORS[kind])
@@ -167,7 +157,7 @@ async def test_one_exception_at_every_await(protocol: str, kind: str) -> None:
         except Exception as error:
             raise AssertionError(f"strike {injector.at} at {injector.hit!r} reached others") from error
         assert trio.lowlevel.current_statistics().tasks_living == tasks, f"tasks are left after {where}"
-        assert _descriptors() == descriptors, f"descriptors changed by {_descriptors() ^ descriptors} after {where}"
+        assert descriptors() - before == set(), f"descriptors are left after {where}"
         assert current_registry().gauge("proxy_open_connections", "").value == 0, f"streams are left after {where}"
         if injector.hit is None:
             break

@@ -8,8 +8,9 @@ import random
 import pytest
 import trio
 
-from linkerd_proxy import Balance, Client, Connect, Retry, Static, Timeout, opened
-from tests.chaos.fleet import PATIENCE, Load, fleet, front, loading, report
+from linkerd_proxy import Balance, Budget, Client, Connect, Retry, Static, Timeout, opened
+from tests.chaos.fleet import Load, fleet, front, loading, report
+from tests.patience import PATIENCE
 
 ROUNDS = int(os.environ.get("LINKERD_PROXY_TEST_RESTARTS", "1"))
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -23,15 +24,15 @@ async def test_restarts_cost_no_request_of_any_method(tmp_path, kind) -> None:
                 Static(*servers.addresses), lambda e: Client() | Connect(e.address), dice=random.Random(1)
             )
             async with (
-                front(Timeout(5) | Retry() | balance) as address,
+                front(Timeout(PATIENCE) | Retry(Budget(1, 1000), limit=3) | balance) as address,
                 opened(Client() | Connect(address)) as client,
             ):
                 load = Load(client, "1.1" if kind == "http1" else "2", METHODS)
                 async with loading(load, 200):
                     for number in [*range(3)] * ROUNDS:
-                        await trio.sleep(0.2)
+                        await load.wait_answered(40)
                         await servers.restart(number)
-                    await trio.sleep(0.2)
+                    await load.wait_answered(40)
         got = servers.got()
     report(f"{load.outcomes}")
     assert [*load.outcomes.values()] == [{"200": outcomes.total()} for outcomes in load.outcomes.values()]

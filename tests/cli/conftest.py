@@ -12,8 +12,7 @@ import trio
 
 from linkerd_proxy.address import parse_address
 from linkerd_proxy.io.dial import dial
-
-PATIENCE = 20  # seconds for what takes a fraction of one: a loaded machine is no failure
+from tests.patience import PATIENCE
 
 
 class Command:

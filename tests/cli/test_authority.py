@@ -12,6 +12,7 @@ from linkerd_proxy.cli.main import main
 from linkerd_proxy.tls.certify import Certify
 from linkerd_proxy.tls.store import read_certificates, read_store
 from linkerd_proxy.tls.tokens import Tokens
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ async def test_serve_until_sigterm(tmp_path, command, fetch, series):
         assert await fetch(admin, "/ready") == (200, b"ready\n")
         (tmp_path / "users").write_text(f"{os.getuid()} web.mesh.local\n")
         identity = Certify("web.mesh.local", Client() | Connect(f"unix:{tmp_path}/s"), str(mesh / "ca.pem"))
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             async with identity.open() as live:
                 made = live.credentials or await live.wait_changed()
         made.chain[0].verify_directly_issued_by(read_store(mesh).certificate)

@@ -2,9 +2,9 @@ import signal
 import sys
 
 import pytest
-import trio
 
 from linkerd_proxy.io.dial import dial
+from tests.ports import held_port
 
 PROXY = ("exec", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--to", "127.0.0.1:9")
 
@@ -118,9 +118,11 @@ connection.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-length: 4\\r\\nconnection: clo
 
 
 async def test_the_proxy_serves_on_until_the_application_has_ended(command, fetch):
-    (probe,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = probe.socket.getsockname()[1]
-    await probe.aclose()
+    with held_port() as port:
+        await serves_on(command, fetch, port)
+
+
+async def serves_on(command, fetch, port):
     options = ("exec", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--to", f"127.0.0.1:{port}")
     async with command(*python(LINGERS, *options)) as running:
         address = (await error_line(running, r"^listening on (\S+)$"))[1]

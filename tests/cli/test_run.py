@@ -1,10 +1,12 @@
 import signal
 import socket
+from contextlib import suppress
 
 import pytest
 import trio
 
 from linkerd_proxy.io.dial import dial
+from tests.patience import PATIENCE
 
 MESH = """
 from linkerd_proxy.http.handler import handler
@@ -36,7 +38,8 @@ async def rest(stream):
 
 def connect_until_refused(address):
     while True:
-        socket.create_connection((address.host, address.port), 5).close()
+        with suppress(ConnectionResetError):  # the system had accepted it before the listener was closed
+            socket.create_connection((address.host, address.port), PATIENCE).close()
 
 
 async def test_it_prints_the_tree_and_the_addresses_and_proxies(command, fetch, origin):

@@ -7,6 +7,7 @@ from linkerd_proxy import Http, Response, open_listeners
 from linkerd_proxy.http.handler import handler
 from linkerd_proxy.testing import serving
 from tests.metrics.test_metric_export import metrics_of, pb
+from tests.patience import PATIENCE
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -31,7 +32,7 @@ async def test_metrics_are_sent_while_it_runs_and_when_it_ends(workers, command,
         address = await proxy.address()
         for _ in range(5):
             assert await fetch(address) == (200, b"hello")
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             await first.wait()
         proxy.signal()
         assert await proxy.ended() == 0

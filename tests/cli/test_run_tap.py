@@ -6,10 +6,10 @@ import trio
 from linkerd_proxy.grpc.tap_api import ObserveRequest, TapEvent
 from linkerd_proxy.testing import Authority
 from linkerd_proxy.tls.store import key_pem, to_pem
+from tests.patience import PATIENCE
 
 grpc = pytest.importorskip("grpc")
 
-PATIENCE = 20
 OWN, VIZ = "web.mesh.local", "tap.viz.mesh.local"
 PATH = "/io.linkerd.proxy.tap.Tap/Observe"
 

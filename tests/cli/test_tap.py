@@ -6,6 +6,7 @@ import signal
 import pytest
 import trio
 
+from linkerd_proxy.address import Address
 from linkerd_proxy.cli.asking import ask_admin
 from linkerd_proxy.cli.tap import _shown
 from linkerd_proxy.core.drain import Drain
@@ -21,6 +22,7 @@ from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.admin import admin
 from linkerd_proxy.metrics.tap import Tap
 from linkerd_proxy.metrics.taps import current_taps
+from tests.ports import held_port
 
 NDJSON = "application/x-ndjson"
 
@@ -102,10 +104,11 @@ async def test_a_query_that_means_nothing_is_told(admin_address, query, problem)
 
 
 async def test_nobody_there_is_one_line_with_a_remedy():
-    (listener,) = await open_listeners("127.0.0.1:0")
-    await listener.aclose()
-    with pytest.raises(InvalidConfiguration, match=r"no proxy answers at .*: start it with --admin"):
-        await ask_admin(listener.address, "/tap", NDJSON, print)
+    with (
+        held_port() as port,
+        pytest.raises(InvalidConfiguration, match=r"no proxy answers at .*: start it with --admin"),
+    ):
+        await ask_admin(Address("127.0.0.1", port), "/tap", NDJSON, print)
 
 
 def test_a_line_is_for_people_and_peers_cannot_write_on_the_terminal():

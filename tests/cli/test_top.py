@@ -20,6 +20,7 @@ from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.admin import admin
 from linkerd_proxy.metrics.registry import current_registry
+from tests.patience import PATIENCE
 
 FRAME = {
     "name": "web.mesh",
@@ -155,7 +156,7 @@ async def test_once_prints_one_second_and_ends(address, capsys, autojump_clock):
 
 
 async def test_no_proxy_is_one_line_with_a_remedy():
-    with trio.fail_after(5), pytest.raises(ExceptionGroup) as caught:
+    with trio.fail_after(PATIENCE), pytest.raises(ExceptionGroup) as caught:
         await _watch(("127.0.0.1:1",), True, False, False)
     assert isinstance(unwrapped(caught.value), InvalidConfiguration)
     assert "no proxy answers at 127.0.0.1:1" in str(unwrapped(caught.value))

@@ -18,6 +18,7 @@ from linkerd_proxy.discover.dns import Dns
 from linkerd_proxy.discover.lookup import Failure, Found, Record
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.metrics.registry import current_registry
+from tests.patience import PATIENCE
 
 
 class Zone:
@@ -293,11 +294,11 @@ async def test_a_real_server_answers_through_dnspython() -> None:
             case _:
                 return dns.rcode.NXDOMAIN, soa()
 
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with dns_server(answer) as server:
             from linkerd_proxy.discover.lookup import make_lookup
 
-            lookup = make_lookup([server], 1.0)
+            lookup = make_lookup([server], PATIENCE)
             found = await lookup("web.example", "A")
             assert isinstance(found, Found)
             # Servers turn the order round; the alias expires first.
@@ -308,7 +309,7 @@ async def test_a_real_server_answers_through_dnspython() -> None:
             failure = await lookup("broken.example", "A")
             assert isinstance(failure, Failure)
             assert "SERVFAIL" in failure.problem
-            async with shared(Dns("_http._tcp.example", servers=(server,))) as resolution:
+            async with shared(Dns("_http._tcp.example", servers=(server,), timeout=PATIENCE)) as resolution:
                 update = await anext(resolution.updates())
             assert update == Reset(ends("10.0.0.1", "10.0.0.2", port=8080, weight=1.0))
 
@@ -316,7 +317,7 @@ async def test_a_real_server_answers_through_dnspython() -> None:
 async def test_a_real_server_that_says_nothing_is_a_failure_in_time() -> None:
     from linkerd_proxy.discover.lookup import make_lookup
 
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with dns_server(lambda *_: None) as server:
             failure = await make_lookup([server], 0.2)("web.example", "A")
     assert isinstance(failure, Failure)

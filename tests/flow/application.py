@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tests.patience import PATIENCE
+
 Fields = list[tuple[str, str]]
-PATIENCE = 30.0
-"""Seconds after which a gate that nobody opens fails the test instead of hanging it."""
 
 
 @dataclass(frozen=True)

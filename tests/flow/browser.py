@@ -8,14 +8,16 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from tests.patience import PATIENCE
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE = 60
 _KEYS = {"Tab": 9, "Enter": 13, " ": 32}
 
 
@@ -95,8 +97,12 @@ def open_page(url: str, *, width: int = 1200, height: int = 900) -> Iterator[Pag
             stdout=subprocess.DEVNULL,
             text=True,
         )
+        reader = None
         try:
-            with connect(_address(process), max_size=None, open_timeout=PATIENCE) as socket:
+            address = _address(process)
+            reader = threading.Thread(target=process.stderr.read, daemon=True)  # a full pipe would hold it up
+            reader.start()
+            with connect(address, max_size=None, open_timeout=PATIENCE) as socket:
                 target = _plain(socket, "Target.createTarget", {"url": "about:blank"})["targetId"]
                 session = _plain(socket, "Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
                 page = Page(socket, session)
@@ -108,7 +114,10 @@ def open_page(url: str, *, width: int = 1200, height: int = 900) -> Iterator[Pag
                 yield page
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
+            if reader is not None:
+                reader.join(PATIENCE)  # its own children have the pipe too
+            process.stderr.close()
 
 
 def _address(process: subprocess.Popen[str]) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PATIENCE = 30.0
+from tests.patience import PATIENCE
+
 _BOUND = re.compile(r"listening on .*?127\.0\.0\.1:(\d+)", re.IGNORECASE)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.patience import PATIENCE
+
 Fields = list[tuple[str, str]]
 
 
@@ -51,8 +53,8 @@ def curl(*arguments: str, stdin: bytes = b"", check: bool = True) -> Curled:
     if program is None:
         pytest.skip("curl is not installed: apt install curl")
     include = [] if "-o" in arguments or "-I" in arguments else ["-i"]
-    command = [program, "-sS", "-m", "30", "--noproxy", "*", *include, *arguments]
-    result = subprocess.run(command, input=stdin, capture_output=True, timeout=40, check=False)
+    command = [program, "-sS", "-m", f"{PATIENCE:g}", "--noproxy", "*", *include, *arguments]
+    result = subprocess.run(command, input=stdin, capture_output=True, timeout=PATIENCE, check=False)
     if check:
         assert result.returncode == 0, result.stderr.decode()
     return Curled(result.returncode, result.stdout, result.stderr.decode("latin-1"))

@@ -9,7 +9,7 @@ import h2.config
 import h2.connection
 import h2.events
 
-from tests.flow.application import PATIENCE
+from tests.patience import PATIENCE
 
 Headers = list[tuple[str, str]]
 GOAWAY = 7

@@ -16,7 +16,8 @@ import h2.events
 import h2.exceptions
 import h11
 
-from tests.flow.application import PATIENCE, Answer, Application, Asked
+from tests.flow.application import Answer, Application, Asked
+from tests.patience import PATIENCE
 
 Serve = Callable[[socket.socket], None]
 
@@ -25,8 +26,11 @@ Serve = Callable[[socket.socket], None]
 def listening(serve: Serve) -> Iterator[int]:
     """Serve connections in threads, and give the port. What a peer breaks ends its own connection only."""
 
+    connections: dict[threading.Thread, socket.socket] = {}
+
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
+            connections[threading.current_thread()] = self.request
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.request.settimeout(PATIENCE)
             with contextlib.suppress(OSError):
@@ -45,6 +49,12 @@ def listening(serve: Serve) -> Iterator[int]:
         finally:
             server.shutdown()
             thread.join(PATIENCE)
+            # None may outlive the test: its descriptor would close in the middle of a later one.
+            for worker, stream in list(connections.items()):
+                with contextlib.suppress(OSError):
+                    stream.shutdown(socket.SHUT_RDWR)
+                worker.join(PATIENCE)
+                assert not worker.is_alive(), "a connection of the origin has not ended"
 
 
 def reset(stream: socket.socket) -> None:

@@ -41,7 +41,7 @@ from linkerd_proxy.testing import Authority
 from linkerd_proxy.tls.identity import Given
 from linkerd_proxy.tls.originate import Originate
 from linkerd_proxy.tls.terminate import Terminate
-from tests.flow.application import PATIENCE
+from tests.patience import PATIENCE
 
 CLIENT, SERVER = "client.ns.mesh.local", "server.ns.mesh.local"
 MARKERS = (

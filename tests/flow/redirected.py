@@ -74,7 +74,7 @@ def listen(port: int) -> socket.socket:
 def connect(host: str, port: int, *, uid: int = 0) -> socket.socket:
     os.seteuid(uid)  # the owner of a socket is who made it
     try:
-        return socket.create_connection((host, port), timeout=10)
+        return socket.create_connection((host, port), timeout=120)
     finally:
         os.seteuid(0)
 

@@ -7,9 +7,10 @@ import socket
 
 import pytest
 
-from tests.flow.application import PATIENCE, Application, random_bytes
+from tests.flow.application import Application, random_bytes
 from tests.flow.command import Proxy
 from tests.flow.curl import curl
+from tests.patience import PATIENCE
 
 
 def raw(proxy: Proxy, request: bytes) -> bytes:

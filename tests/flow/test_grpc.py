@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from concurrent import futures
 
 import pytest
 
-from tests.flow.application import PATIENCE
 from tests.flow.command import Proxy, proxy
+from tests.patience import PATIENCE
+from tests.ports import held_port
 
 grpc = pytest.importorskip("grpc")
 
@@ -174,8 +174,9 @@ def test_a_cancel_reaches_the_server(channel: grpc.Channel, service: Service):
 
 def test_a_deadline_ends_the_call_on_both_sides(channel: grpc.Channel, service: Service):
     service.cancelled.clear()
+    assert channel.unary_unary("/flow.Test/Echo")(b"", timeout=PATIENCE) == b""  # all connections stand
     with pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary("/flow.Test/Hang")(b"", timeout=0.2)
+        channel.unary_unary("/flow.Test/Hang")(b"", timeout=2)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert service.cancelled.wait(PATIENCE)
 
@@ -197,9 +198,8 @@ def test_calls_at_once(channel: grpc.Channel):
 
 
 def test_no_server_is_unavailable():
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
     with (
+        held_port() as port,
         proxy("--to", f"127.0.0.1:{port}") as running,
         grpc.insecure_channel(f"127.0.0.1:{running.port}", options=[("grpc.enable_http_proxy", 0)]) as channel,
         pytest.raises(grpc.RpcError) as caught,

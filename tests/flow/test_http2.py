@@ -13,6 +13,7 @@ from tests.flow.application import Application, random_bytes
 from tests.flow.command import Proxy
 from tests.flow.curl import curl
 from tests.flow.h2_client import H2Client
+from tests.patience import PATIENCE
 
 H2 = "--http2-prior-knowledge"
 
@@ -21,7 +22,7 @@ def tool(name: str, *arguments: str) -> str:
     program = shutil.which(name)
     if program is None:
         pytest.skip(f"{name} is not installed: apt install nghttp2-client")
-    result = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=40, check=True)
+    result = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=True)
     return result.stdout
 
 

@@ -15,8 +15,9 @@ from trio.testing import memory_stream_pair
 
 from linkerd_proxy import Dial, Target
 from tests.flow import origins, test_curl_http1, test_grpc, test_http2, test_tcp, test_transparency, test_websocket
-from tests.flow.application import PATIENCE, Application
+from tests.flow.application import Application
 from tests.flow.pair import MARKERS, Ear, Pair, Tap, pair
+from tests.patience import PATIENCE
 
 CODECS = ["h11", "httptools"]
 

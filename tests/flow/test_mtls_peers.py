@@ -32,6 +32,8 @@ from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.testing import Authority, call
 from linkerd_proxy.tls.store import key_pem, to_pem
 from tests.flow.curl import curl
+from tests.patience import PATIENCE
+from tests.ports import held_port
 
 SERVER, CLIENT = "server.mesh.local", "client.mesh.local"
 
@@ -176,7 +178,7 @@ def envoy_config(port, *, to=None, listener_tls=None, cluster_tls=None):
     if to is not None:
         endpoints = [{"lb_endpoints": [{"endpoint": {"address": address(to)}}]}]
         cluster = {
-            "name": "to", "connect_timeout": "5s", "type": "STATIC", "transport_socket": cluster_tls,
+            "name": "to", "connect_timeout": "60s", "type": "STATIC", "transport_socket": cluster_tls,
             "load_assignment": {"cluster_name": "to", "endpoints": endpoints},
         }  # fmt: skip
         resources["clusters"] = [cluster]
@@ -186,15 +188,19 @@ def envoy_config(port, *, to=None, listener_tls=None, cluster_tls=None):
 @asynccontextmanager
 async def envoy(tmp_path, **config):
     binary = envoy_binary()
-    (reserved,) = await open_listeners("127.0.0.1:0")
-    port = reserved.address.port
-    await reserved.aclose()
+    with held_port() as port:
+        async with envoy_on(port, binary, tmp_path, **config):
+            yield port
+
+
+@asynccontextmanager
+async def envoy_on(port, binary, tmp_path, **config):
     path = tmp_path / "envoy.json"
     path.write_text(json.dumps(envoy_config(port, **config)))
     command = [binary, "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: ASYNC220
     try:
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             while True:
                 try:
                     await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
@@ -202,7 +208,7 @@ async def envoy(tmp_path, **config):
                 except OSError:
                     assert process.poll() is None, "envoy ended"
                     await trio.sleep(0.05)  # another program starts: there is nothing to wait on
-        yield port
+        yield
     finally:
         process.kill()
         process.wait()
@@ -292,7 +298,7 @@ def grpc_call(port, files, override):
     proof = grpc.ssl_channel_credentials(Path(files["ca"]).read_bytes(), **pair)
     options = [("grpc.ssl_target_name_override", override), ("grpc.enable_http_proxy", 0)]
     with grpc.secure_channel(f"127.0.0.1:{port}", proof, options) as channel:
-        answer, made = channel.unary_unary("/flow.Test/Echo").with_call(b"x" * 100_000, timeout=20)
+        answer, made = channel.unary_unary("/flow.Test/Echo").with_call(b"x" * 100_000, timeout=PATIENCE)
         return len(answer), dict(made.trailing_metadata())
 
 
@@ -330,6 +336,6 @@ async def test_openssl_passes_any_bytes_through_mutual_tls(nursery, certificates
         "-CAfile", files["ca"], "-cert", files["cert"], "-key", files["key"], "-verify_return_error",
         "-verify_hostname", SERVER,
     ]  # fmt: skip
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         done = await trio.run_process(command, stdin=b"\x00not http at all\n", capture_stdout=True, check=False)
     assert done.stdout == b"\x00NOT HTTP AT ALL\n"

@@ -17,6 +17,7 @@ from linkerd_proxy.testing import Authority, serving
 from linkerd_proxy.tls.identity import Given
 from linkerd_proxy.tls.originate import Originate
 from linkerd_proxy.tls.terminate import Terminate
+from tests.patience import PATIENCE
 
 WEB = "web.ns.mesh.example"
 API = "api.ns.mesh.example"
@@ -50,7 +51,7 @@ def client(authority: Authority, identity: str, peer: str, address) -> Stack[Con
 
 async def said(stream: trio.SocketStream, data: bytes) -> bytes:
     """Send bytes, and return what comes back: nothing if the connection was cut."""
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         with suppress(trio.BrokenResourceError):
             await stream.send_all(data)
             return bytes(await stream.receive_some())

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 CLIENT_AND_PROXY = """
 import sys
 import trio
@@ -39,7 +41,7 @@ def in_namespace(script: str) -> subprocess.CompletedProcess[str]:
         ["unshare", "--net", "sh", "-ec", f"ip link set lo up\n{script}"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=5 * PATIENCE,  # it starts many programs
         check=False,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )

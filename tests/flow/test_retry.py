@@ -30,6 +30,8 @@ from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import ProxyError
 from linkerd_proxy.io.streams import abort_nowait
 from linkerd_proxy.testing import call, echo, http_origin, serving, tcp_origin
+from tests.patience import PATIENCE
+from tests.ports import held_port
 
 QUICK = Backoff(0.001, 0.01)
 PLENTY = Budget(1, 1000)
@@ -113,7 +115,7 @@ async def test_faults_are_hidden_where_that_is_safe_and_nothing_is_delivered_twi
             except ProxyError as error:
                 outcomes[method].append((0, error.code))
 
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 for number in range(60):
                     nursery.start_soon(ask, "GET", number)
@@ -134,7 +136,7 @@ async def test_an_origin_that_hangs_is_left_for_another():
         await trio.sleep_forever()
 
     async with tcp_origin(hangs) as first, http_origin() as second:
-        retry = Retry(timeout=0.05, backoff=QUICK)
+        retry = Retry(timeout=1, backoff=QUICK)
         request = Request("GET", "/x", authority="test")
         async with (
             proxy(retry, [second.address, first.address]) as front,
@@ -145,22 +147,20 @@ async def test_an_origin_that_hangs_is_left_for_another():
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_an_origin_that_is_not_there_costs_no_request_of_any_method(method):
-    async with http_origin() as gone:
-        pass
-
     async def upload():
         yield b"one "
         yield b"two"
 
-    async with (
-        http_origin() as origin,
-        proxy(Retry(PLENTY, backoff=QUICK), [origin.address, gone.address]) as front,
-        opened(Client() | Connect(str(front))) as client,
-    ):
-        for number in range(20):
-            body = Streamed(upload()) if number % 2 else b"one two"
-            async with call(client, Request(method, "/", body=body, authority="test")) as response:
-                assert (response.status, await response.body.read()) == (200, b"one two")
+    with held_port() as gone:
+        async with (
+            http_origin() as origin,
+            proxy(Retry(PLENTY, backoff=QUICK), [origin.address, f"127.0.0.1:{gone}"]) as front,
+            opened(Client() | Connect(str(front))) as client,
+        ):
+            for number in range(20):
+                body = Streamed(upload()) if number % 2 else b"one two"
+                async with call(client, Request(method, "/", body=body, authority="test")) as response:
+                    assert (response.status, await response.body.read()) == (200, b"one two")
     assert len(origin.requests) == 20
 
 
@@ -178,7 +178,7 @@ async def test_failed_answers_leave_the_windows_of_their_connection_open():
         proxy(Retry(PLENTY, backoff=QUICK), [origin.address], "h2") as front,
         opened(Client("h2") | Connect(str(front))) as client,
     ):
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE):
             for _ in range(60):  # six megabytes: several times the connection's window
                 async with call(client, Request("PUT", "/", body=b"x" * 1000, authority="test")) as response:
                     assert (response.status, await response.body.read()) == (200, b"fine")
@@ -193,13 +193,11 @@ async def test_an_upgrade_passes_through_all_layers_once_it_was_connected():
         await connection.stream.send_all(b"HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
         await echo(connection)
 
-    async with http_origin() as gone:
-        pass
-    layers = Timeouts(request=20, response=20, idle=20) | Retry(PLENTY, limit=3, backoff=QUICK)
-    with trio.fail_after(20):
+    layers = Timeouts(request=PATIENCE, response=PATIENCE, idle=PATIENCE) | Retry(PLENTY, limit=3, backoff=QUICK)
+    with trio.fail_after(PATIENCE), held_port() as gone:
         async with (
             tcp_origin(origin) as live,
-            proxy(layers, [live.address, gone.address]) as front,
+            proxy(layers, [live.address, f"127.0.0.1:{gone}"]) as front,
             await trio.open_tcp_stream("127.0.0.1", front.port) as client,
         ):
             await client.send_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
@@ -275,7 +273,7 @@ async def test_an_origin_that_is_killed_costs_no_idempotent_request_and_doubles_
             origins.append(Process(process))
             nursery.start_soon(origins[-1].read)
         try:
-            with trio.fail_after(60):
+            with trio.fail_after(PATIENCE):
                 addresses = [f"127.0.0.1:{await origin.wait_port()}" for origin in origins]
                 async with (
                     proxy(Retry(PLENTY, limit=30, backoff=QUICK), addresses) as front,
@@ -302,6 +300,6 @@ async def test_an_origin_that_is_killed_costs_no_idempotent_request_and_doubles_
     posts = [path for path in got if path.startswith("/POST")]
     assert done["GET"] == [200] * 300
     assert set(done["POST"]) <= {200, 502}
-    assert done["POST"].count(502) <= 6, "only what was under way at the moment of the kill may fail"
+    assert done["POST"].count(502) <= 6, "each of the six may have had one under way at the moment of the kill"
     assert len(posts) == len(set(posts))
     assert min(len(origin.got) for origin in origins[1:]) > 150

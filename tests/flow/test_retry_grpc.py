@@ -10,9 +10,9 @@ import trio
 
 from linkerd_proxy import Backoff, Budget, Client, Connect, Hedge, Http, Rescue, Retry, Timeouts
 from linkerd_proxy.testing import serving
+from tests.patience import PATIENCE
 
 grpc = pytest.importorskip("grpc")
-PATIENCE = 30
 
 
 class Flaky(grpc.GenericRpcHandler):
@@ -42,7 +42,9 @@ class Flaky(grpc.GenericRpcHandler):
         return request + b" %.1f" % context.time_remaining() if request == b"left" else request
 
     def slow(self, request, context):
-        threading.Event().wait(2)  # nobody sets it: the other one has answered long before
+        over = threading.Event()
+        context.add_callback(over.set)
+        over.wait(PATIENCE)  # until it is called off: the other one has answered
         return b"slow"
 
     def late(self, request, context):
@@ -121,9 +123,9 @@ async def test_a_deadline_of_the_proxys_ends_a_call_that_has_none_of_its_own(ori
 async def test_an_origin_is_told_the_sooner_deadline(origin):
     origin.calls.append(("Call", {}))  # not the first: it is answered
     answer = await talk(
-        Timeouts(request=9.5), origin, lambda channel: channel.unary_unary("/a.B/Call")(b"left", timeout=25)
+        Timeouts(request=950), origin, lambda channel: channel.unary_unary("/a.B/Call")(b"left", timeout=2500)
     )
-    assert 8.5 <= float(answer.split()[1]) <= 9.5
+    assert 850 <= float(answer.split()[1]) <= 950
 
 
 async def test_a_slow_call_is_hedged(origin):

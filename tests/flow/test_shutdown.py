@@ -8,9 +8,10 @@ import socket
 import pytest
 
 from tests.flow import origins
-from tests.flow.application import PATIENCE, Application, random_bytes
+from tests.flow.application import Application, random_bytes
 from tests.flow.command import Proxy, proxy
 from tests.flow.h2_client import H2Client
+from tests.patience import PATIENCE
 
 
 @pytest.fixture

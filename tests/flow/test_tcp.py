@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.flow import origins
-from tests.flow.application import PATIENCE
 from tests.flow.command import Proxy, proxy
+from tests.patience import PATIENCE
+from tests.ports import held_port
 
 SIZE = 10_000_000
 BANNER = b"220 flow.test ready\r\n"
@@ -151,9 +152,7 @@ def test_many_connections_at_once(tcp: Proxy):
 
 
 def test_no_server_ends_the_connection(tmp_path_factory: pytest.TempPathFactory):
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    with proxy("--to", f"127.0.0.1:{port}", "--opaque") as running:
+    with held_port() as port, proxy("--to", f"127.0.0.1:{port}", "--opaque") as running:
         with contextlib.suppress(ConnectionResetError), connect(running) as stream:
             assert stream.recv(10) == b""
         running.terminate()

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 
 import pytest
 import trio
+import trio.testing
 
 from linkerd_proxy import Detect, Forward, Http, Metrics, Originate, Rescue, Response, Stack, Terminate, open_listeners
 from linkerd_proxy.balance.towards import Towards
@@ -49,8 +50,8 @@ from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.testing import Authority
 from linkerd_proxy.tls.identity import Given
+from tests.patience import PATIENCE
 
-PATIENCE = 20
 WEB, API = "web.mesh.local", "api.mesh.local"
 OUT, IN = {"direction": "outbound"}, {"direction": "inbound"}
 
@@ -117,7 +118,7 @@ async def rest(stream):
 
 
 @asynccontextmanager
-async def mesh(application_stack=None):
+async def mesh(application_stack=None, *, detects_for=PATIENCE):
     authority = Authority()
     web, api = Given(authority.issue(WEB)), Given(authority.issue(API))
     listeners = [(await open_listeners("127.0.0.1:0"))[0] for _ in range(4)]
@@ -125,12 +126,12 @@ async def mesh(application_stack=None):
     known = Detect(
         http=Http() | Metrics(IN) | Rescue() | Client() | Metrics[Dial](IN) | Connect(app),
         otherwise=Forward() | Metrics[Dial](IN) | Connect(app),
-        timeout=0.2,
+        timeout=detects_for,
     )
     inbound = Terminate(api, require_identity=True) | Metrics[Connection](IN) | known
     link = Towards(Endpoint(middle, identity=API)) | Metrics[Dial](OUT) | Originate(web) | Connect()
     outbound = Metrics[Connection](OUT) | Detect(
-        http=Http() | Metrics(OUT) | Rescue() | Client() | link, otherwise=Forward() | link, timeout=0.2
+        http=Http() | Metrics(OUT) | Rescue() | Client() | link, otherwise=Forward() | link, timeout=detects_for
     )
     stacks = (application_stack or Http() | application, inbound, outbound, admin(Drain()))
     with trio.fail_after(PATIENCE), process_metrics(current_registry()):
@@ -166,9 +167,9 @@ async def test_a_latency_is_in_its_bucket_and_in_those_above(running):
         if labels["direction"] == "outbound"
     }
     assert [buckets[bound] for bound in (1.0, 10.0, 30.0)] == [0, 0, 0]
-    assert buckets[5000.0] == buckets[float("inf")] == 1
+    assert buckets[float("inf")] == 1
     assert len(buckets) == 26
-    assert 40 <= await running.value("response_latency_ms_sum", direction="outbound") < 5000
+    assert await running.value("response_latency_ms_sum", direction="outbound") >= 40
 
 
 async def test_transport_of_http(running):
@@ -236,12 +237,16 @@ async def test_the_page_is_gzipped_for_those_who_ask(running):
 
 
 @pytest.mark.parametrize(("said", "result"), [(b"", "timeout"), (b"GE", "partial")])
-async def test_a_client_that_says_nothing_is_counted_as_a_detect_timeout(said, result, running):
-    await running.get("/")
-    assert await running.value("tcp_detect_results_total", result=result) == 0
-    async with await dial(running.outbound) as stream:
-        await stream.send_all(said)  # too little to tell, and no more comes
-        await running.until(1, "tcp_detect_results_total", result=result)
+async def test_a_client_that_says_nothing_is_counted_as_a_detect_timeout(said, result, mock_clock):
+    async with mesh(detects_for=5) as running:
+        await running.get("/")
+        assert await running.value("tcp_detect_results_total", result=result) == 0
+        async with await dial(running.outbound) as stream:
+            await stream.send_all(said)  # too little to tell, and no more comes
+            await running.until(2, "tcp_open_total", direction="outbound", peer="src")
+            await trio.testing.wait_all_tasks_blocked(0.01)  # what was said has been read
+            mock_clock.jump(5)
+            await running.until(1, "tcp_detect_results_total", result=result)
 
 
 async def test_a_client_without_tls_where_it_must_be_is_counted(running):

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.flow import origins
-from tests.flow.application import PATIENCE, Application
+from tests.flow.application import Application
 from tests.flow.command import Proxy, proxy
 from tests.flow.curl import curl
 from tests.flow.h2_client import H2Client
+from tests.patience import PATIENCE
+from tests.ports import held_port
 
 
 def connect(running: Proxy) -> socket.socket:
@@ -207,9 +209,7 @@ def test_an_origin_that_ends_early_is_no_proper_end(framing: str):
 
 
 def test_no_origin_is_explained_with_502(http1: Proxy):
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    with proxy("--to", f"127.0.0.1:{port}") as running:
+    with held_port() as port, proxy("--to", f"127.0.0.1:{port}") as running:
         answer = curl(running.origin)
         assert answer.status == 502
         assert answer.get_all("l5d-proxy-error")[0].startswith("UF ")

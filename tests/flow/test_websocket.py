@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 
-from tests.flow.application import PATIENCE
 from tests.flow.command import Proxy, proxy
 from tests.flow.curl import curl
+from tests.patience import PATIENCE
 
 websockets = pytest.importorskip("websockets")
 from websockets.exceptions import ConnectionClosed  # noqa: E402

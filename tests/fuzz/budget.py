@@ -26,6 +26,7 @@ def fuzz(strategy: SearchStrategy[T], check: Callable[[T], None]) -> int:
     count = 0
 
     @settings(
+        settings.get_profile("default"),  # not the steady one of the tests
         max_examples=_ROUND,
         deadline=EACH,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],

@@ -11,8 +11,8 @@ import trio.testing
 
 from linkerd_proxy import Client, Connect, opened
 from linkerd_proxy.grpc import GrpcClient, GrpcError, GrpcStatus, Method
-from tests.flow.application import PATIENCE
 from tests.grpc.services import CHAT, COUNT, COUNT_THEN_FAIL, ECHO, FAIL, HANG, SUM
+from tests.patience import PATIENCE
 
 grpc = pytest.importorskip("grpc")
 
@@ -189,9 +189,15 @@ async def test_leaving_the_block_cancels_at_the_server_and_nothing_else(client, 
     assert await client.unary(ECHO, b"on") == b"on"
 
 
-async def test_a_timeout_ends_the_call_on_both_sides(client, server):
-    with pytest.raises(GrpcError) as caught:
-        await client.unary(HANG, b"", timeout=0.1)
+async def test_a_timeout_ends_the_call_on_both_sides(mock_clock, client, server):
+    async def wait_until_it_has_begun():
+        assert await wait(server.started)
+        mock_clock.jump(PATIENCE / 2)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait_until_it_has_begun)
+        with pytest.raises(GrpcError) as caught:
+            await client.unary(HANG, b"", timeout=PATIENCE / 2)
     assert caught.value.status is GrpcStatus.DEADLINE_EXCEEDED
     assert await wait(server.cancelled)
 

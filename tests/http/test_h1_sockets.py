@@ -1,6 +1,5 @@
 """What only real sockets show: resets, races and leaks."""
 
-import os
 import random
 import socket
 from contextlib import asynccontextmanager
@@ -22,6 +21,9 @@ from linkerd_proxy.http.server import Http
 from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.io.streams import SocketStream
 from linkerd_proxy.tcp.connect import Connect
+from tests.descriptors import descriptors
+from tests.http.h2.frames import HELLO, Reader, headers, settings
+from tests.patience import PATIENCE
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -97,7 +99,7 @@ async def test_a_clients_reset_cancels_what_its_upstream_works_on(codec):
         await client.send_all(GET)
         await arrived.wait()
         reset(client)
-        with trio.fail_after(0.1):
+        with trio.fail_after(PATIENCE):
             await ended.wait()
 
 
@@ -249,7 +251,7 @@ async def test_a_fault_at_any_await_harms_only_its_own_exchange(codec, seed, cap
         await one_request(warming, 0, True)
     await trio.testing.wait_all_tasks_blocked(0.01)
     faults = Faults(seed)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     tasks = trio.lowlevel.current_statistics().tasks_living
     async with served(Http(codec) | handler(answer)) as origin:
         proxy = Http(codec) | faults | Client(codec=codec) | Connect(origin)
@@ -263,7 +265,7 @@ async def test_a_fault_at_any_await_harms_only_its_own_exchange(codec, seed, cap
                     await trio.testing.wait_all_tasks_blocked(0.01)
     assert any(faults.log) or len(faults.log) < 20
     await trio.testing.wait_all_tasks_blocked(0.01)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() - before == set()
     assert trio.lowlevel.current_statistics().tasks_living == tasks
     assert "Traceback" not in caplog.text
 
@@ -279,7 +281,7 @@ async def one_request(address, number, must_succeed):
     except trio.BrokenResourceError:
         assert not must_succeed
     heard = b""
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         while not heard.endswith(b"0\r\n\r\n"):
             try:
                 data = await client.receive_some()
@@ -325,6 +327,60 @@ async def test_drain_ends_idle_connections_and_lets_busy_ones_finish(codec):
         assert b"\r\nconnection: close\r\n" in heard
         assert how == "end"
         await busy.aclose()
+
+
+@pytest.mark.parametrize("state", ["not accepted", "silent until now", "idle"])
+async def test_a_request_that_is_there_when_a_drain_starts_is_answered(codec, state):
+    async def fine(request):
+        return Response(body=b"ok")
+
+    drain = Drain()
+    async with trio.open_nursery() as nursery:
+        listeners = await open_listeners("127.0.0.1:0")
+        nursery.start_soon(lambda: serve(Http(codec) | handler(fine), listeners, drain=drain))
+        await trio.testing.wait_all_tasks_blocked()
+        with socket.create_connection(listeners[0].socket.getsockname()) as client:
+            if state != "not accepted":
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            client.setblocking(False)
+            stream = SocketStream(client)
+            if state == "idle":
+                await stream.send_all(GET)
+                assert (await stream.receive_some()).endswith(b"ok")
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            client.send(GET)
+            drain.start()  # before the server has had a turn to read it
+            heard, how = await read_all(stream)
+            assert heard.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"\r\nconnection: close\r\n" in heard
+            assert how == "end"
+            await stream.aclose()
+
+
+async def test_an_http2_request_that_is_there_when_a_drain_starts_is_answered():
+    async def fine(request):
+        return Response(body=b"ok")
+
+    drain = Drain()
+    async with trio.open_nursery() as nursery:
+        listeners = await open_listeners("127.0.0.1:0")
+        nursery.start_soon(lambda: serve(Http() | handler(fine), listeners, drain=drain))
+        await trio.testing.wait_all_tasks_blocked()
+        with socket.create_connection(listeners[0].socket.getsockname()) as client:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            client.setblocking(False)
+            stream = SocketStream(client)
+            client.send(HELLO + settings(ack=True) + headers(1))
+            drain.start()
+            reader = Reader()
+            heard = b""
+            while not reader.ended(1):
+                data = await stream.receive_some()
+                assert data, heard
+                heard += data
+                reader.feed(data)
+            assert reader.statuses(1) == ["200"]
+            await stream.aclose()
 
 
 async def test_the_streams_under_test_are_our_own(codec):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import ExitStack
 
 import pytest
 import trio
@@ -16,7 +17,8 @@ from linkerd_proxy.io import dial as module
 from linkerd_proxy.io.dial import dial
 from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.io.options import TcpOptions
-from tests.io.conftest import open_fds
+from tests.descriptors import descriptors
+from tests.ports import held_port
 
 
 class Resolver(trio.abc.HostnameResolver):
@@ -153,21 +155,25 @@ async def test_localhost_is_dialled(mode):
         await listener.aclose()
 
 
+@pytest.fixture
+def exits():
+    with ExitStack() as stack:
+        yield stack
+
+
 @pytest.mark.parametrize("target", ["tcp4", "tcp6", "unix"])
-async def test_refusal_leaves_nothing_open(mode, target, tmp_path):
+async def test_refusal_leaves_nothing_open(mode, target, tmp_path, exits):
     if target == "unix":
         address = UnixAddress(f"{tmp_path}/nobody")
     else:
         host = "127.0.0.1" if target == "tcp4" else "::1"
-        (listener,) = await open_listeners(Address(host, 0))
-        address = listener.address
-        await listener.aclose()
-    before = open_fds()
+        address = Address(host, exits.enter_context(held_port(host)))
+    before = descriptors()
     with pytest.raises(ConnectFailed) as caught:
         await dial(address)
     assert str(address) in str(caught.value)
     assert ("no such socket" if target == "unix" else "check that the upstream listens") in str(caught.value)
-    assert open_fds() <= before + 2
+    assert len(descriptors() - before) <= 2
 
 
 async def test_the_source_address(mode):
@@ -199,20 +205,20 @@ class TestWaiting:
             sock.close()
 
     async def test_the_deadline(self, mode, full, autojump_clock):
-        before = open_fds()
+        before = descriptors()
         started = trio.current_time()
         with pytest.raises(ConnectTimeout, match=r"connecting took too long .* after 1 s; check the upstream's host"):
             await dial(full)
         assert trio.current_time() - started == pytest.approx(1)
-        assert open_fds() <= before + 3
+        assert len(descriptors() - before) <= 3
 
     async def test_cancellation(self, mode, full):
-        before = open_fds()
+        before = descriptors()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: dial(full, timeout=60))
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
-        assert open_fds() <= before + 3
+        assert len(descriptors() - before) <= 3
 
     async def test_it_stands_later(self, mode, monkeypatch):
         """Where loopback's shortcut is not taken, the stream's own wait finds the connection standing."""
@@ -233,21 +239,20 @@ class TestWaiting:
         for one in (stream, connection.stream, listener):
             await one.aclose()
 
-    async def test_it_is_refused_later(self, mode, monkeypatch):
-        (listener,) = await open_listeners("127.0.0.1:0")
-        await listener.aclose()
+    async def test_it_is_refused_later(self, mode, monkeypatch, exits):
+        address = Address("127.0.0.1", exits.enter_context(held_port()))
 
         class Slow(socket.socket):
             def connect_ex(self, address):
                 super().connect_ex(address)
                 return errno.EALREADY
 
-        before = open_fds()
+        before = descriptors()
         with monkeypatch.context() as patch:
             patch.setattr(module.socket, "socket", Slow)
             with pytest.raises(ConnectFailed, match="Connection refused"):
-                await dial(listener.address)
-        assert open_fds() <= before + 3
+                await dial(address)
+        assert len(descriptors() - before) <= 3
 
     async def test_a_unix_socket_with_a_full_backlog_is_tried_again(self, mode, autojump_clock, tmp_path):
         with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as filler:

@@ -14,7 +14,9 @@ from linkerd_proxy.io import reactor, splice
 from linkerd_proxy.io.relay import Relayed, relay
 from linkerd_proxy.io.rewind import Rewound
 from linkerd_proxy.io.streams import SocketStream
-from tests.io.conftest import open_fds, tcp_sockets
+from tests.descriptors import descriptors, idle_pipes
+from tests.io.conftest import tcp_sockets
+from tests.patience import PATIENCE
 
 
 class Rig:
@@ -86,7 +88,7 @@ async def test_every_byte_arrives_both_ways_at_once(mode, nursery, family, seed)
     rig = Rig(nursery, family=family)
     there, back = rng.randbytes(rng.randrange(1, 6_000_000)), rng.randbytes(rng.randrange(1, 6_000_000))
     got_there, got_back = bytearray(), bytearray()
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as both:
             both.start_soon(send, rig.client, there, rng)
             both.start_soon(send, rig.server, back, rng)
@@ -145,7 +147,7 @@ async def test_a_reset_is_noticed_while_the_other_side_is_stuck(sockets, nursery
     rig = Rig(nursery)
     await send_until_stuck(rig.client)
     rig.client.abort()
-    with trio.fail_after(2):
+    with trio.fail_after(PATIENCE):
         await rig.done.wait()
     assert rig.progress.broken == "first"
     await rig.close()
@@ -172,7 +174,7 @@ async def test_cancellation_aborts_both(rig):
 async def test_closing_a_stream_under_the_relay_ends_it(rig):
     await wait_all_tasks_blocked()
     await rig.second.aclose()
-    with trio.fail_after(2):
+    with trio.fail_after(PATIENCE):
         await rig.done.wait()
     assert isinstance(rig.error, trio.ClosedResourceError)
 
@@ -371,7 +373,7 @@ async def test_no_descriptor_is_left(mode):
         await rig.close()
 
     await once()
-    before = open_fds()
+    before = descriptors()
     for _ in range(5):
         await once()
-    assert open_fds() == before
+    assert descriptors() - before - idle_pipes() == set()

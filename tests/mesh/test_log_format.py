@@ -16,6 +16,7 @@ from linkerd_proxy.core.own import own_connection
 from linkerd_proxy.errors import ConnectFailed
 from linkerd_proxy.io.dial import dial
 from linkerd_proxy.mesh.log_format import JsonLines, current_log_format, log_to
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ async def test_the_command_takes_it_from_its_line_or_the_environment(given):
     process = await trio.lowlevel.open_process(
         program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment}
     )
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         text = b""
         while b"listening on" not in text or not text.endswith(b"\n"):
             text += await process.stdout.receive_some()

@@ -11,6 +11,7 @@ from linkerd_proxy.core.message import Request
 from linkerd_proxy.errors import Overloaded
 from linkerd_proxy.mesh.log_stream import BUFFER, MAX_STREAMS, stream_log
 from linkerd_proxy.testing import call
+from tests.patience import PATIENCE
 
 LOG = logging.getLogger("linkerd_proxy")
 
@@ -29,7 +30,7 @@ async def read(request, write, count):
     found = []
     async with call(stream_log, request) as response:
         assert response.status == 200
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
 
                 async def pull():

@@ -37,10 +37,10 @@ from linkerd_proxy.protobuf import message, text, uint
 from linkerd_proxy.testing import Authority, call, memory_connection
 from linkerd_proxy.tls.identity import Given
 from linkerd_proxy.tls.store import key_pem, to_pem
+from tests.patience import PATIENCE
 
 grpc = pytest.importorskip("grpc")
 
-PATIENCE = 20
 SERVER, VIZ, OTHER = "web.mesh.local", "tap.viz.mesh.local", "other.mesh.local"
 PATH = "/io.linkerd.proxy.tap.Tap/Observe"
 

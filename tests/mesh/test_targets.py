@@ -15,6 +15,7 @@ from linkerd_proxy.mesh.reverse import reverse_proxy
 from linkerd_proxy.testing import memory_connection, serving, tcp_origin
 from linkerd_proxy.tls.authority import Authority
 from linkerd_proxy.tls.identity import Given
+from tests.patience import PATIENCE
 
 WEB, API = "web.mesh.local", "api.mesh.local"
 WHOLE = b"GET http://shop.example:81/x?y HTTP/1.1\r\nhost: other.example\r\nconnection: close\r\n\r\n"
@@ -38,7 +39,7 @@ async def repeat(connection):
 async def ask(stack, request, going_to):
     """Return the request's head as the application got it."""
     client, connection = memory_connection(original_dst=going_to)
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with opened(stack) as service, trio.open_nursery() as nursery:
             nursery.start_soon(service, connection)
             await client.send_all(request)

@@ -12,8 +12,7 @@ from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.reserve import reserve
 from linkerd_proxy.mesh.workers import run_workers
 from linkerd_proxy.metrics.registry import current_registry
-
-PATIENCE = 30  # seconds for what takes one: a loaded machine is no failure
+from tests.patience import PATIENCE
 
 APPLICATION = """
 import os

@@ -25,6 +25,7 @@ from linkerd_proxy.metrics.registry import Registry, current_registry
 from linkerd_proxy.retry import Retry
 from linkerd_proxy.route import Route
 from linkerd_proxy.testing import call, check_layer, memory_connection
+from tests.patience import PATIENCE
 
 SECRETS = frozenset(REDACTED)
 RECORD = Record(
@@ -237,7 +238,7 @@ def test_the_last_lines_are_written_where_the_write_before_has_just_ended_and_cl
 
 
 async def wait_for(condition):
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while not condition():
             await trio.testing.wait_all_tasks_blocked(0.001)
 
@@ -269,7 +270,7 @@ async def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path):
             return Response()
 
         layer = AccessLog("{path} {authority}", to=str(fifo), queue=100)
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             async with opened(layer | Handler(fine)) as service:
                 for _ in range(500):
                     request = Request("GET", "/" + "x" * 2000)

@@ -26,6 +26,7 @@ from linkerd_proxy.retry import Retry
 from linkerd_proxy.route import Route
 from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.testing import call, check_layer, http_origin, memory_connection
+from tests.patience import PATIENCE
 
 pb = pytest.importorskip(
     "opentelemetry.proto.collector.trace.v1.trace_service_pb2",
@@ -400,7 +401,7 @@ async def test_a_real_collector_is_asked_over_our_own_client():
 
     async with http_origin(answer) as origin:
         otlp = Otlp(Client() | Connect(str(origin.address)), authority=str(origin.address))
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             await ask(Trace(otlp) | Handler(fine), SAMPLED)
     assert len(got[0].resource_spans[0].scope_spans[0].spans) == 1
 

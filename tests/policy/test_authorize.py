@@ -30,6 +30,7 @@ from linkerd_proxy.policy import (
 from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.tcp.forward import Forward
 from linkerd_proxy.testing import call, check_layer, memory_connection, serving, tcp_origin
+from tests.patience import PATIENCE
 
 FAR = "192.0.2.7"
 WEB = "web.prod.serviceaccount.identity.linkerd.cluster.local"
@@ -311,7 +312,7 @@ async def test_a_relay_over_sockets_is_cut_when_its_right_is_revoked() -> None:
     async with tcp_origin() as origin:
         stack = Authorize[Connection](live) | Forward() | Connect(str(origin.address))
         async with serving(stack) as address:
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE):
                 stream = await trio.open_tcp_stream(address.host, address.port)
                 await stream.send_all(b"through")
                 assert await stream.receive_some() == b"through"
@@ -334,7 +335,7 @@ async def test_a_relay_over_sockets_is_cut_when_its_right_is_revoked() -> None:
 async def test_an_http_server_answers_403_over_sockets() -> None:
     stack = Http() | Rescue() | Authorize(ServerPolicy(loopback=False)) | handler(hello)
     async with serving(stack) as address:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             stream = await trio.open_tcp_stream(address.host, address.port)
             await stream.send_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
             answer = b"".join([chunk async for chunk in stream])

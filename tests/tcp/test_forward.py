@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
@@ -22,14 +24,16 @@ from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.io.options import TcpOptions
 from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.tcp.forward import Forward
+from tests.ports import held_port
 
 NOWHERE = Address("127.0.0.1", 1)
 
 
-async def unused_address():
-    (listener,) = await open_listeners("127.0.0.1:0")
-    await listener.aclose()
-    return listener.address
+@pytest.fixture
+def unused_address():
+    """Return addresses that refuse, as long as the test runs."""
+    with ExitStack() as held:
+        yield lambda: Address("127.0.0.1", held.enter_context(held_port()))
 
 
 class Upstream:
@@ -129,8 +133,8 @@ async def test_a_clients_reset_resets_the_upstream_and_is_nobodys_failure(nurser
     assert not caplog.records
 
 
-async def test_no_upstream_resets_the_client(nursery):
-    address = await proxied(nursery, Forward() | Connect(await unused_address()))
+async def test_no_upstream_resets_the_client(nursery, unused_address):
+    address = await proxied(nursery, Forward() | Connect(unused_address()))
     with pytest.raises(trio.BrokenResourceError):
         await ask(address)
 
@@ -174,15 +178,15 @@ class TestConnect:
         async with opened(stack) as service:
             await service(dial)
 
-    async def test_addresses_are_taken_in_turn_and_dead_ones_passed_over(self, nursery):
+    async def test_addresses_are_taken_in_turn_and_dead_ones_passed_over(self, nursery, unused_address):
         upstreams = [Upstream(b"one"), Upstream(b"two")]
         addresses = [await nursery.start(one.run) for one in upstreams]
-        address = await proxied(nursery, Forward() | Connect(addresses[0], await unused_address(), addresses[1]))
+        address = await proxied(nursery, Forward() | Connect(addresses[0], unused_address(), addresses[1]))
         answers = [await ask(address) for _ in range(6)]
         assert answers == [b"one", b"two", b"two"] * 2
 
-    async def test_all_dead_says_so_of_each(self):
-        dead = [await unused_address() for _ in range(2)]
+    async def test_all_dead_says_so_of_each(self, unused_address):
+        dead = [unused_address() for _ in range(2)]
         with pytest.raises(ConnectFailed) as caught:
             await self.use(Connect(*dead), Dial(Target(), None))
         assert caught.value.endpoint == str(dead[1])
@@ -192,8 +196,8 @@ class TestConnect:
         with pytest.raises(NoTarget, match="nothing says where to connect"):
             await self.use(Connect(), Dial(Target(), None))
 
-    async def test_itself_is_refused(self, nursery, caplog):
-        address = await unused_address()
+    async def test_itself_is_refused(self, nursery, caplog, unused_address):
+        address = unused_address()
         listeners = await open_listeners(address)
         await nursery.start(lambda task_status: serve(Forward(address) | Connect(), listeners, task_status=task_status))
         with pytest.raises(trio.BrokenResourceError):

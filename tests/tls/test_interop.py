@@ -14,10 +14,10 @@ from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.tls.identity import Given
 from linkerd_proxy.tls.originate import Originate
 from linkerd_proxy.tls.terminate import Terminate
+from tests.patience import PATIENCE
 from tests.tls.conftest import API, WEB, issuer_pem
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl: apt install openssl")
-PATIENCE = 20  # seconds; only a failure takes them
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from linkerd_proxy.tls.identity import Given, Identity, LiveIdentity
 from linkerd_proxy.tls.originate import Originate
 from linkerd_proxy.tls.terminate import Terminate
 from tests.io.test_client_hello import real_hello
+from tests.patience import PATIENCE
 from tests.tls.conftest import API, WEB, issuer_pem, make_issuer
 
 SPIFFE = "spiffe://mesh.example/ns/default/sa/web"
@@ -75,7 +76,7 @@ async def between(client, server, *, serve=None, target=None):
 
     async with hosting(), client.open(connect) as service:
         try:
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 await service(Dial(target or Target(identity=WEB), use))
         except* Exception as group:
             error = group

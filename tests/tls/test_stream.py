@@ -26,6 +26,7 @@ from linkerd_proxy.tls.stdlib import StdlibEngine
 from linkerd_proxy.tls.stream import TlsStream
 from linkerd_proxy.tls.verify import Verification
 from tests.io.conftest import tcp_sockets
+from tests.patience import PATIENCE
 from tests.tls.conftest import API, WEB, both, issuer_pem
 
 ENGINES = ["openssl", "public", "stdlib"]
@@ -408,7 +409,7 @@ async def test_over_sockets_it_knows_whether_the_peer_is_quiet(connect):
     assert one.is_quiet()
     assert one.is_quiet()  # tickets, if there were any, are no data
     await other.send_all(b"unasked")
-    with trio.fail_after(2):
+    with trio.fail_after(PATIENCE):
         while one.is_quiet():
             await trio.lowlevel.checkpoint()
     await other.aclose()
@@ -416,7 +417,7 @@ async def test_over_sockets_it_knows_whether_the_peer_is_quiet(connect):
     assert not one.is_quiet()
     one, other = await connect(*map(SocketStream, tcp_sockets()))
     await other.aclose()
-    with trio.fail_after(2):
+    with trio.fail_after(PATIENCE):
         while one.is_quiet():
             await trio.lowlevel.checkpoint()
     await one.aclose()
@@ -463,6 +464,6 @@ async def test_a_hangup_underneath_is_noticed(connect):
     hung_up = trio.Event()
     watch_hangup(one, hung_up.set)
     other.abort()
-    with trio.fail_after(2):
+    with trio.fail_after(PATIENCE):
         await hung_up.wait()
     await one.aclose()

@@ -18,6 +18,7 @@ from linkerd_proxy.errors import UpstreamHandshakeFailed
 from linkerd_proxy.testing import serving
 from linkerd_proxy.tls.originate import Originate
 from linkerd_proxy.tls.terminate import Terminate
+from tests.patience import PATIENCE
 
 PAST = datetime.now(UTC) - timedelta(days=1)
 
@@ -71,7 +72,7 @@ async def ask(layer, address, **target):
         nonlocal said
         said = b"".join([chunk async for chunk in stream])
 
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with opened(layer | Connect(address)) as service:
             await service(Dial(Target(**target), use))
     return said.decode()

@@ -20,12 +20,12 @@ from linkerd_proxy.testing import serving
 from linkerd_proxy.tls.acceptance import Unusable, split_der
 from linkerd_proxy.tls.authority import Authority
 from linkerd_proxy.tls.workload_api import Spiffe
+from tests.patience import PATIENCE
 
 WEB = "spiffe://mesh.local/ns/default/sa/web"
 DB = "spiffe://mesh.local/ns/default/sa/db"
 START = datetime(2030, 1, 1, tzinfo=UTC)
 DER = serialization.Encoding.DER
-PATIENCE = 20
 
 
 def wall():
