@@ -133,6 +133,6 @@ def _refuse_all_here(address: AnyAddress) -> ProxyError | None:
             "the target is on this host, or known to its neighbours alone",
             layer="Connect",
             endpoint=str(address),
-            remedy="correct what the name resolves to; Connect(elsewhere=False), or --gateway-local, allows it",
+            remedy="correct what the name resolves to; Connect(elsewhere=False), --gateway-local, local: true allow it",
         )
     return _refuse_loops(address)

@@ -11,8 +11,12 @@ import trio
 
 from linkerd_proxy.address import parse_address
 from linkerd_proxy.cli.main import main
-from linkerd_proxy.testing import http_origin, tcp_origin
+from linkerd_proxy.core.message import Response
+from linkerd_proxy.io.dial import dial
+from linkerd_proxy.testing import Authority, http_origin, tcp_origin
 from tests.mesh.config.asking import Asking
+from tests.mesh.config.serving import write_identity
+from tests.mesh.config.test_beside import verdict
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "proxy.yaml"
 
@@ -252,3 +256,61 @@ def test_the_schema_explains_its_keys(capsys):
     assert definitions["RetryEntry"]["properties"]["limit"]["description"] == "Retries for one request."
     assert definitions["RetryEntry"]["properties"]["limit"]["default"] == 1
     assert definitions["BudgetEntry"]["properties"]["ttl"]["default"] == "10s"
+
+
+# --- what runs beside it -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_metrics_of_all_processes_go_to_the_files_collector(tmp_path, command, fetch, origin, workers):
+    from tests.metrics.test_metric_export import metrics_of, pb
+
+    messages = []
+
+    async def collect(request):
+        messages.append(pb.ExportMetricsServiceRequest.FromString(await request.body.read()))
+        return Response(200)
+
+    async with http_origin(collect) as collector:
+        path = tmp_path / "proxy.json"
+        write(path, origin, workers=workers, otlp_metrics={"endpoint": f"http://{collector.address}", "interval": "1h"})
+        async with command("run", "--config", str(path)) as proxy:
+            address = await proxy.address()
+            for _ in range(5):
+                assert await fetch(address) == (200, b"hello")
+            proxy.signal()
+            assert await proxy.ended() == 0
+            assert proxy.errors == ""
+    assert sum(point.as_int for point in metrics_of(messages)["request_total"].sum.data_points) == 5
+
+
+async def test_the_admin_endpoint_is_as_the_file_says(tmp_path, command, fetch, origin):
+    path = tmp_path / "proxy.json"
+    admin = {"address": "127.0.0.1:0", "name": "shop", "shutdown": True, "bounds": {"response_latency_ms": [7, 70_000]}}
+    write(path, origin, admin=admin)
+    async with command("run", "--config", str(path)) as proxy:
+        assert await fetch(await proxy.address()) == (200, b"hello")
+        view = await proxy.address("admin")
+        _, body = await fetch(view, "/metrics")
+        bounds = re.findall(r'response_latency_ms_bucket{.*le="([^"]*)"', body.decode())
+        assert bounds == ["7.0", "70000.0", "+Inf"]
+        async with await dial(view) as stream:
+            await stream.send_all(b"POST /shutdown HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
+            assert b" 200 " in await stream.receive_some()
+        assert await proxy.ended() == 0
+
+
+async def test_the_tap_is_served_where_the_file_says(tmp_path, command, origin):
+    authority = Authority()
+    write_identity(tmp_path / "id", authority, "web.mesh.local")
+    (tmp_path / "id" / "key.pem").chmod(0o600)
+    path = tmp_path / "proxy.json"
+    tap = {"address": "127.0.0.1:0", "allowed": ["viz.mesh.local"]}
+    write(path, origin, identity={"directory": "id"}, tap_server=tap)
+    async with command("run", "--config", str(path)) as proxy:
+        address = await proxy.address("tap")
+        assert await verdict(authority, address, "viz.mesh.local") == "INVALID_ARGUMENT"
+        assert await verdict(authority, address, "web.mesh.local") == "PERMISSION_DENIED"
+    async with command("run", "--config", str(path), "--workers", "2") as proxy:
+        assert await proxy.ended() == 2
+        assert "tap_server shows the requests of one process" in proxy.errors

@@ -126,6 +126,8 @@ class BackendEntry:
     """For each connection."""
     source: str | None = None
     """The local IP address to connect from."""
+    elsewhere: bool = False
+    """Whether nothing on this host may be reached, whatever a name, or a client, says."""
     options: TcpOptionsEntry = field(default_factory=TcpOptionsEntry)
     """Options of the sockets."""
     limits: Changes = field(default_factory=dict)
@@ -194,6 +196,7 @@ _OF_CONNECTIONS = (
     "balance",
     "breaker",
     "connect_timeout",
+    "elsewhere",
     "labels",
     "limits",
     "options",

@@ -108,26 +108,28 @@ class _Following(Generic[T, R]):
 
     async def run(self, *, task_status: trio.TaskStatus[R | None]) -> None:
         """Run until stopped. What fails at first is raised; later it is one line in the log, until the next change."""
-        begun = False
-        while not self._stopping:
+        begun = done = False
+        while not done:
             wanted = self._wanted()
             try:
                 if wanted is None:
                     if not begun:
                         task_status.started(None)
+                    begun = True
+                    await self._wait_other(wanted)
                 else:
                     async with self._during(wanted) as made:
                         if not begun:
                             task_status.started(made)
                         begun = True
                         await self._wait_other(wanted)
-                        continue
             except Exception as error:
                 if not begun:
                     raise
                 logger.error("%s: %s: %s", self._configuration.path, self._key, unwrapped(error))
-            begun = True
-            await self._wait_other(wanted)
+                await self._wait_other(wanted)
+            # A change that came just before the end has its turn yet: a collector that was named gets the last figures.
+            done = self._stopping and self._wanted() == wanted
         self.over.set()
 
     async def _wait_other(self, wanted: T | None) -> None:

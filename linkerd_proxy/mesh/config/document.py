@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+from linkerd_proxy.address import Address
 from linkerd_proxy.document.shape import Duration, Range, Text
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.http.h1.codec import make_codec
@@ -16,16 +17,51 @@ from linkerd_proxy.mesh.config.listeners import ListenerEntry
 from linkerd_proxy.mesh.config.looking import AdminEntry, TapServerEntry
 from linkerd_proxy.mesh.config.observing import AccessLogEntry, OtlpMetricsEntry, TraceEntry
 from linkerd_proxy.mesh.config.words import Where
-from linkerd_proxy.mesh.identities import find_identity, own_name
+from linkerd_proxy.mesh.identities import PREFIX, find_identity, own_name
 from linkerd_proxy.mesh.log_level import parse_log_level
+from linkerd_proxy.names import problem_of
 from linkerd_proxy.tls.identity import Identity
 
 __all__ = ["IdentityEntry", "ProxyDocument"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertifyEntry:
+    """An authority that certifies over the network, by Linkerd's protocol: ``linkerd-proxy authority serve``."""
+
+    address: Where
+    """Where it listens."""
+    name: str
+    """The identity to ask for."""
+    anchors: str
+    """A file of PEM certificates: whom to trust, the authority among them."""
+    server_name: str | None = None
+    """The name that the authority proves; on this host it may be left out, and it is asked in the clear."""
+    token_file: str | None = None
+    """The file of what proves to the authority who asks."""
+
+    def __post_init__(self) -> None:
+        if problem := problem_of(self.name):
+            raise InvalidConfiguration(f"{self.name!r} is no identity: {problem}")
+        here = not isinstance(self.address, Address) or self.address.is_loopback
+        if self.server_name is None and not here:
+            raise InvalidConfiguration(f"{self.address} is on another host: say in server_name what it proves to be")
+
+    def identity(self, base: Path) -> Identity | None:
+        """Return the identity, in Linkerd's own words for it."""
+        said = {
+            f"{PREFIX}SVC_ADDR": str(self.address),
+            f"{PREFIX}LOCAL_NAME": self.name,
+            f"{PREFIX}TRUST_ANCHORS": str(base / self.anchors),
+            f"{PREFIX}SVC_NAME": self.server_name or "",
+            f"{PREFIX}TOKEN_FILE": "" if self.token_file is None else str(base / self.token_file),
+        }
+        return find_identity(environment=said)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityEntry:
-    """What the proxy proves to its mesh, and whom it trusts; it comes from one of the three sources."""
+    """What the proxy proves to its mesh, and whom it trusts; it comes from one of the four sources."""
 
     directory: str | None = None
     """Where ``cert.pem``, ``key.pem`` and ``ca.pem`` are, read anew when they change."""
@@ -39,12 +75,17 @@ class IdentityEntry:
     """Where the SPIFFE agent listens: ``unix:///path``, or ``tcp://127.0.0.1:port``."""
     name: str | None = None
     """The SPIFFE ID to use, where the agent has several."""
+    authority: CertifyEntry | None = None
+    """An authority that certifies over the network."""
     environment: bool = False
     """Whether the environment tells, by Linkerd's variables: an authority, an agent or a directory."""
 
     def __post_init__(self) -> None:
-        if (self.directory is not None) + (self.spiffe is not None) + self.environment != 1:
-            raise InvalidConfiguration("an identity has one source: give directory, spiffe, or environment: true")
+        given = (self.directory is not None, self.spiffe is not None, self.authority is not None, self.environment)
+        if sum(given) != 1:
+            raise InvalidConfiguration(
+                "an identity has one source: give directory, spiffe, authority, or environment: true"
+            )
         if self.spiffe is not None:
             self.identity(Path())
 
@@ -54,8 +95,8 @@ class IdentityEntry:
         Raises:
             InvalidConfiguration: if the environment does not tell it.
         """
-        if self.environment:
-            found = find_identity()
+        if self.environment or self.authority is not None:
+            found = find_identity() if self.authority is None else self.authority.identity(base)
             if found is None:
                 raise InvalidConfiguration("identity: the environment does not tell one; give directory or spiffe")
             return found
@@ -76,6 +117,8 @@ class IdentityEntry:
         """
         if self.environment:
             return own_name()
+        if self.authority is not None:
+            return self.authority.name
         if self.directory is None:
             if self.name is None:
                 raise InvalidConfiguration("the proxy's own name is not known: give identity.name, or gateway.name")

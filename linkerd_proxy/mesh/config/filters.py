@@ -163,13 +163,17 @@ class FailureEntry:
     """The gRPC status to fail with, as ``unavailable``."""
     delay: Duration = 0.0
     """To wait before that."""
+    message: str = "a failure was injected"
+    """What the answer's ``l5d-proxy-error`` says."""
 
     def __post_init__(self) -> None:
+        if not self.message.isprintable():
+            raise InvalidConfiguration("message goes into a header field: leave out what can't be printed")
         self.layer()
 
     def layer(self) -> Inject:
         """Return the layer."""
-        return Inject(self.ratio, self.status, _grpc_status(self.grpc_status), self.delay)
+        return Inject(self.ratio, self.status, _grpc_status(self.grpc_status), self.delay, self.message)
 
 
 def _grpc_status(name: str | None) -> GrpcStatus | None:

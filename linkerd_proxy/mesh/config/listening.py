@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from linkerd_proxy.core.stack import Layer, Stack
 from linkerd_proxy.core.work import Connection, Exchange
@@ -183,13 +184,11 @@ class ListenerStacks:
 
     def _admitted(self, stack: Stack[Connection]) -> Stack[Connection]:
         entry = self._entry
+        # Both hold connections as well as requests.
         if entry.limit is not None:
-            limit = entry.limit
-            stack = Limit[Connection](limit.in_flight, limit.queue, limit.wait) | stack
+            stack = cast("Limit[Connection]", entry.limit.layer()) | stack
         if entry.rate_limit is not None:
-            rates = entry.rate_limit.layer()
-            counted = rates.total, rates.identity, rates.overrides, rates.burst, rates.max_clients
-            stack = RateLimit[Connection](*counted) | stack
+            stack = cast("RateLimit[Connection]", entry.rate_limit.layer()) | stack
         if self._policy is not None:
             stack = Authorize[Connection](self._policy) | stack
         return Metrics[Connection](self._labels) | Tap[Connection](self._labels) | stack
@@ -284,6 +283,7 @@ class ListenerStacks:
             connect_timeout=entry.connect_timeout,
             limits=replace(BETWEEN_PROXIES, **self._entry.limits),
             labels={**self._labels, "direction": "gateway"},
+            local=entry.local,
         )
         # Who may use the listener is who may be led on.
         admitted = leading if self._policy is None else Authorize[Connection](self._policy) | leading

@@ -60,6 +60,8 @@ class GatewayEntry:
     """Which of the names are behind proxies of the mesh: by ``host:port``, or a host for all its ports."""
     connect_timeout: Duration = 1.0
     """For each connection."""
+    local: bool = False
+    """Whether names may lead to this host after all, as peers may."""
 
     def __post_init__(self) -> None:
         if not self.suffixes:

@@ -52,7 +52,7 @@ class Backends:
         self._identity = identity
         self._base = base
         self._kept = kept
-        self._codec = codec
+        self._codec: CodecName = codec
         self._exchanges: dict[str, Stack[Exchange]] = {}
         self._services: dict[str, Stack[Exchange]] = {}
         self._dials: dict[str, Stack[Dial]] = {}

@@ -111,7 +111,7 @@ def _circles(root: Node, backends: dict[str, Node]) -> Iterator[Problem]:
     told: set[str] = set()
     for name in backends:
         circle = _way_back(name, leads)
-        if circle and name not in told:
+        if circle and told.isdisjoint(circle):  # to take one out may take both
             told.update(circle)
             path, line = leads[name][circle[1]]
             yield Problem(line, path, f"the backends lead round in a circle, {' to '.join(circle)}: take one out")

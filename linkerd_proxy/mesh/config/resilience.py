@@ -245,20 +245,22 @@ class RateLimitEntry:
     total: Rate | None = None
     """Of all clients together."""
     identity: Rate | None = None
-    """Of each client."""
+    """Of each client by the identity that it proved; those that proved none share one."""
+    address: Rate | None = None
+    """Of each address whose clients proved no identity, in the place of the one that they share."""
     overrides: tuple[RateOverrideEntry, ...] = ()
     """Other rates, for clients that are named."""
     burst: Duration = 1.0
     """For how long a time's worth of requests may come at once."""
     max_clients: Annotated[int, Range(1, 1_000_000)] = 10_000
-    """Clients that are told apart; those beyond share one rate."""
+    """Identities, and addresses, that are told apart; those beyond share one rate."""
 
     def __post_init__(self) -> None:
-        if self.total is None and self.identity is None and not self.overrides:
-            raise InvalidConfiguration("a rate limit without a rate limits nothing: give total, identity or overrides")
+        if self.total is None and self.identity is None and self.address is None and not self.overrides:
+            raise InvalidConfiguration("a rate limit without a rate limits nothing: give total, identity or address")
         self.layer()
 
     def layer(self) -> RateLimit[Exchange]:
         """Return the layer."""
         overrides = [one.value() for one in self.overrides]
-        return RateLimit(self.total, self.identity, overrides, self.burst, self.max_clients)
+        return RateLimit(self.total, self.identity, overrides, self.burst, self.max_clients, self.address)

@@ -108,7 +108,12 @@ class Way:
 
     def _connect(self, *, meshed: bool) -> Stack[Dial]:
         entry = self.entry
-        stack: Stack[Dial] = Connect(timeout=entry.connect_timeout, source=entry.source, options=entry.options.value())
+        stack: Stack[Dial] = Connect(
+            timeout=entry.connect_timeout,
+            source=entry.source,
+            options=entry.options.value(),
+            elsewhere=entry.elsewhere,
+        )
         if entry.send_proxy_protocol is not None:
             stack = SendProxyProtocol(1 if entry.send_proxy_protocol == "v1" else 2) | stack
         if entry.tls is None or meshed:

@@ -3,7 +3,6 @@
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import trio
@@ -11,30 +10,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from linkerd_proxy.address import Address, parse_address
-from linkerd_proxy.core.message import Request, Response
-from linkerd_proxy.core.serve import serve
+from linkerd_proxy.core.message import Response
 from linkerd_proxy.core.stack import Stack, opened
-from linkerd_proxy.document.load import loads, parse
+from linkerd_proxy.document.load import parse
 from linkerd_proxy.document.tree import InvalidDocument
 from linkerd_proxy.errors import HandshakeFailed, InvalidConfiguration, NoRoute
-from linkerd_proxy.http.client import Client
-from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.config.build import build
 from linkerd_proxy.mesh.config.dispatch import ByListener, OnlyTls
-from linkerd_proxy.mesh.config.document import ProxyDocument
 from linkerd_proxy.mesh.config.listeners import ProxyProtocolEntry
 from linkerd_proxy.mesh.config.read import structure
 from linkerd_proxy.metrics.registry import current_registry
-from linkerd_proxy.tcp.connect import Connect
-from linkerd_proxy.testing import Authority, call, http_origin, memory_connection, serving, tcp_origin
+from linkerd_proxy.testing import Authority, http_origin, memory_connection, serving, tcp_origin
 from linkerd_proxy.tls.files import Files
 from linkerd_proxy.tls.originate import Originate
-from linkerd_proxy.tls.store import key_pem, to_pem
 from tests.mesh.config.documents import documents, mutations
-
-
-def document(text) -> ProxyDocument:
-    return loads(text, ProxyDocument, "proxy.yaml")
+from tests.mesh.config.serving import document, get, served, write_identity
 
 
 def drawn(text) -> list[str]:
@@ -254,31 +244,6 @@ def test_any_mutation_is_told_with_the_line_that_it_is_on(data) -> None:
 # --- it serves -------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def served(text, base=Path()):
-    """Serve each listener of a document, whose ports are 0, and yield their addresses."""
-    read = document(text)
-    bound = {}
-    async with trio.open_nursery() as nursery:
-        listeners = []
-        for name, entry in read.listeners.items():
-            opened_here = await open_listeners(entry.address)
-            bound[name] = tuple(one.address for one in opened_here)
-            listeners += opened_here
-        await nursery.start(
-            lambda *, task_status: serve(build(read, base=base, bound=bound), listeners, task_status=task_status)
-        )
-        yield {name: addresses[0] for name, addresses in bound.items()}
-        nursery.cancel_scope.cancel()
-
-
-async def get(address, path="/x", *, tls=None, headers=()):
-    stack = Client() | Connect(address) if tls is None else Client() | tls | Connect(address)
-    request = Request("GET", path, headers, authority="x")
-    async with opened(stack) as client, call(client, request) as response:
-        return response.status, await response.body.read()
-
-
 async def test_two_listeners_are_told_apart_by_where_they_listen() -> None:
     async with http_origin() as one, http_origin(_answering(b"two")) as two:
         text = f"""
@@ -333,14 +298,6 @@ async def test_metrics_tell_listeners_and_backends_apart() -> None:
 
 
 # --- TLS -------------------------------------------------------------------------------------------
-
-
-def write_identity(directory, authority, name) -> None:
-    made = authority.issue(name)
-    directory.mkdir()
-    (directory / "cert.pem").write_bytes(to_pem(made.chain))
-    (directory / "key.pem").write_bytes(key_pem(made.key))
-    (directory / "ca.pem").write_bytes(authority.roots)
 
 
 async def test_two_configured_proxies_speak_mutual_tls(tmp_path) -> None:
