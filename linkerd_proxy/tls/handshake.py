@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import trio
 
+from linkerd_proxy.io.streams import SocketStream
 from linkerd_proxy.metrics.histogram import Histogram
 from linkerd_proxy.metrics.registry import Counter, current_registry
 from linkerd_proxy.tls.engine import Engine
@@ -40,6 +41,8 @@ async def shake(stream: trio.abc.HalfCloseableStream, engine: Engine, *, initial
             if not (done and engine.unhurried) and (out := engine.take()):
                 await stream.send_all(out)
             if done:
+                if isinstance(stream, SocketStream):
+                    stream.look_again()  # a client's first words follow its last message, which took long to check
                 return TlsStream(stream, engine)
             received = await stream.receive_some(_CHUNK)
             if not received:

@@ -108,6 +108,61 @@ async def test_a_short_read_saves_the_call_that_would_find_nothing(sockets):
     await stream.aclose()
 
 
+async def test_who_thinks_that_something_came_may_look_again_before_the_next_poll(sockets):
+    first, second = sockets()
+    stream = SocketStream(first)
+    second.sendall(b"one")
+    assert await stream.receive_some() == b"one"
+    second.sendall(b"two")
+    stream.look_again()
+    with assert_no_checkpoints():
+        assert await stream.receive_some() == b"two"
+    stream.look_again()  # in vain: then it waits as always
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.receive_some)
+        await wait_all_tasks_blocked()
+        second.sendall(b"three")
+    await stream.aclose()
+
+
+async def test_it_tells_whether_the_peer_has_said_anything(mode, sockets):
+    first, second = sockets()
+    stream = SocketStream(first)
+    assert stream.is_quiet()
+    second.sendall(b"unasked")
+    await trio.lowlevel.wait_readable(first)
+    assert not stream.is_quiet()
+    assert await stream.receive_some() == b"unasked"
+    assert stream.is_quiet()
+    second.shutdown(socket.SHUT_WR)
+    await trio.lowlevel.wait_readable(first)
+    assert not stream.is_quiet()
+    await stream.aclose()
+    assert not stream.is_quiet()
+
+
+async def test_what_need_not_wait_is_sent_without_a_coroutine(mode):
+    first, second = (SocketStream(sock) for sock in socket.socketpair())
+    assert first.send_now(b"at once") is None
+    assert await second.receive_some() == b"at once"
+    clog(first.socket)
+    rest = first.send_now(b"z")
+    assert rest is not None
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def send():
+            await rest
+
+        await wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await first.send_all(b"between")
+        while (await second.receive_some())[-1:] != b"z":
+            pass
+    await first.aclose()
+    await second.aclose()
+
+
 async def test_the_end_after_a_short_read_is_seen(streams):
     reader, writer = streams()
     for _ in range(3):
