@@ -2,9 +2,11 @@
 
 import ssl
 
+import pytest
 from OpenSSL import crypto
 
 from linkerd_proxy.tls.context import mesh_context
+from linkerd_proxy.tls.openssl import OpenSSLEngine
 from linkerd_proxy.tls.verify import presented
 from tests.attack.test_bad_certificates import in_memory
 from tests.tls.conftest import API, WEB, issuer_pem
@@ -25,7 +27,7 @@ def test_a_certificate_that_comes_again_is_not_read_again(issuer, tmp_path):
     presented.cache_clear()
     for _ in range(5):
         in_memory(client, server)  # which compares the name
-    assert presented.cache_info().misses == 2  # the leaf and its anchor
+    assert presented.cache_info().misses == 1  # the leaf: its anchor matters only among several trust domains
 
 
 def test_two_certificates_of_one_name_are_two(issuer):
@@ -36,3 +38,18 @@ def test_two_certificates_of_one_name_are_two(issuer):
     assert one is not other
     assert one.name == other.name == API
     assert one.certificate != other.certificate
+
+
+def test_a_server_takes_the_cheapest_suite_that_both_have(issuer, tmp_path):
+    client = client_of(issuer, tmp_path, API)
+    assert client.get_ciphers()[0]["name"] == "TLS_AES_256_GCM_SHA384"  # what this client would rather have
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    peer = client.wrap_bio(incoming, outgoing, server_hostname=WEB)
+    server = OpenSSLEngine(mesh_context(issuer.credentials(WEB), "server"), server=True)
+    with pytest.raises(ssl.SSLWantReadError):
+        peer.do_handshake()
+    server.feed(outgoing.read())
+    assert not server.handshake()
+    incoming.write(server.take())
+    peer.do_handshake()
+    assert peer.cipher()[0] == "TLS_AES_128_GCM_SHA256"
