@@ -36,7 +36,9 @@ def check(ctx: click.Context, file: str, ports: bool, as_json: bool) -> None:
             click.echo(one.told(file), err=one.severity == "error")
         warnings = len(findings) - errors
         if not errors:
-            click.echo(f"{file} can be served" + (f", with {warnings} warnings" if warnings else ""))
+            click.echo(
+                f"{file} can be served" + (f", with {warnings} warning{'s' * (warnings > 1)}" if warnings else "")
+            )
     ctx.exit(2 if errors else 0)
 
 

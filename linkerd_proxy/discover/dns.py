@@ -39,6 +39,8 @@ class Dns(Resolve):
     The last good set is kept while servers fail, and while they say that the name does not exist: those who use the
     endpoints will see whether they still are there. Only if there never was a good answer, work fails at once.
 
+    The servers alone are asked, and not ``/etc/hosts``; ``localhost`` is this host's loopback without a question.
+
     Args:
         name: ``host:port``, or an SRV name, whose first label begins with ``_``.
         servers: Whom to ask, as ``ip`` or ``ip:port``; by default those of /etc/resolv.conf, with its search list.
@@ -100,6 +102,10 @@ class Dns(Resolve):
             published.publish([self._endpoint(address.host, address.port, 1.0)])
             yield published
             return
+        if _is_localhost(address.host):
+            published.publish([self._endpoint(host, address.port, 1.0) for host in ("127.0.0.1", "::1")])
+            yield published
+            return
         asking = _Asking(self, address, self.lookup or make_lookup(self.servers, self.timeout), published)
         async with open_background() as nursery:
             nursery.start_soon(asking.run)
@@ -122,6 +128,11 @@ class Dns(Resolve):
             if one.repr and getattr(self, one.name) != (one.default if one.default is not MISSING else _NO_LABELS)
         ]
         return f"Dns({', '.join([repr(self.name), *changed])})"
+
+
+def _is_localhost(name: str) -> bool:
+    """Whether a name is this host's own, which no server is asked for (RFC 6761 section 6.3)."""
+    return f".{name.removesuffix('.')}".endswith(".localhost")
 
 
 class _Asking:

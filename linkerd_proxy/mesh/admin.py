@@ -184,7 +184,7 @@ class _Views:
 
     async def ready(self, _: Exchange) -> Response:
         if self._drain.draining or not self._ready():
-            return _text(503, "draining\n" if self._drain.draining else "starting\n")
+            return _text(503, "draining\n" if self._drain.draining else "not ready\n")
         return _text(200, "ready\n")
 
     async def metrics(self, exchange: Exchange) -> Response:

@@ -219,7 +219,7 @@ def test_warnings_alone_are_no_failure(tmp_path, capsys):
     assert main(["check", str(path)]) == 0
     out = capsys.readouterr().out
     assert "a repetition repeats" in out
-    assert out.endswith(f"{path} can be served, with 1 warnings\n")
+    assert out.endswith(f"{path} can be served, with 1 warning\n")
 
 
 async def test_ports_are_tried_if_asked(tmp_path, run_command, origin):

@@ -322,3 +322,19 @@ async def test_a_real_server_that_says_nothing_is_a_failure_in_time() -> None:
             failure = await make_lookup([server], 0.2)("web.example", "A")
     assert isinstance(failure, Failure)
     assert "0.2" in failure.problem
+
+
+@pytest.mark.parametrize("name", ["localhost:80", "LOCALHOST:80", "localhost.:80", "api.localhost:80"])
+async def test_this_host_is_known_without_a_question(name, autojump_clock) -> None:
+    """RFC 6761 section 6.3; most servers of a network know nothing of it."""
+    zone = Zone()
+    async with source(zone, name).open() as resolution:
+        assert await anext(resolution.updates()) == Reset(ends("127.0.0.1", "::1"))
+    assert zone.asked == []
+
+
+async def test_a_name_that_only_looks_like_this_host_is_asked_for(autojump_clock) -> None:
+    zone = Zone()
+    zone.put("notlocalhost", "A", "10.0.0.1")
+    async with source(zone, "notlocalhost:80").open() as resolution:
+        assert await anext(resolution.updates()) == Reset(ends("10.0.0.1"))

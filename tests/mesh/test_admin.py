@@ -64,7 +64,7 @@ async def test_live_and_ready(ask):
     ready = False
     get = await ask(drain, ready=lambda: ready)
     assert (await get("/live"))[::2] == (200, b"live\n")
-    assert (await get("/ready"))[::2] == (503, b"starting\n")
+    assert (await get("/ready"))[::2] == (503, b"not ready\n")
     ready = True
     assert (await get("/ready?verbose"))[::2] == (200, b"ready\n")
     drain.start()

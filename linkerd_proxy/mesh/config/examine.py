@@ -83,6 +83,7 @@ async def examine(path: str | Path, *, ports: bool = False, now: Callable[[], da
     findings += _of_files(root, base)
     findings += _of_extras(root, base)
     findings += _of_patterns(root)
+    findings += _of_weights(root)
     findings += [Finding("warning", one.line, one.path, one.text) for one in unused_backends(root)]
     if ports:
         findings += await _of_ports(root)
@@ -163,10 +164,14 @@ def _of_validity(certificate: tuple[str, bytes], now: datetime, line: int, path:
 
 
 def _of_files(root: Node, base: Path) -> Iterator[Finding]:
-    """Read the files of endpoints that backends name."""
+    """Read the files of endpoints that backends name, and look for the place of the access log."""
     from linkerd_proxy.discover.file import EndpointsDocument
     from linkerd_proxy.document.load import load
 
+    log = _entries(root, "access_log").get("to")
+    if log is not None and isinstance(log.value, str) and not (base / log.value).parent.is_dir():
+        text = f"there is no directory {(base / log.value).parent}: make it, or name another file"
+        yield Finding("error", log.line, "access_log.to", text)
     for name, backend in _entries(root, "backends").items():
         node = backend.value.get("file") if isinstance(backend.value, dict) else None
         if node is None or not isinstance(node.value, str):
@@ -205,6 +210,17 @@ def _of_patterns(root: Node) -> Iterator[Finding]:
         if nests_repetitions(value.value):
             text = "a repetition repeats: whoever chooses the text can make it run for ever; write it without nesting"
             yield Finding("warning", value.line, f"{path}.value", text)
+
+
+def _of_weights(root: Node) -> Iterator[Finding]:
+    """Tell of splits that lead nowhere (Gateway API: 500)."""
+    for key, path, node in walk(root):
+        if key != "backend_refs" or not isinstance(node.value, list) or not node.value:
+            continue
+        weights = [one.value.get("weight") if isinstance(one.value, dict) else None for one in node.value]
+        if all(weight is not None and weight.value == 0 for weight in weights):
+            text = "all weights are 0, so that nothing goes anywhere and the answer is 500: give one of them a weight"
+            yield Finding("warning", node.line, path, text)
 
 
 async def _of_ports(root: Node) -> list[Finding]:

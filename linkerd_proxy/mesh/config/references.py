@@ -86,17 +86,20 @@ def _remedy(name: str, known: list[str]) -> str:
 
 
 def _doubled_listeners(root: Node) -> Iterator[Problem]:
-    """Find listeners with one address; port 0 is another one each time."""
+    """Find listeners with one address, the proxy's own among them; port 0 is another one each time."""
+    keys = root.value if isinstance(root.value, dict) else {}
+    entries = {f"listeners.{name}": entry for name, entry in _entries(root, "listeners").items()}
+    entries |= {name: keys[name] for name in ("admin", "tap_server") if name in keys}
     seen: dict[str, str] = {}
-    for name, entry in _entries(root, "listeners").items():
-        address = entry.value.get("address") if isinstance(entry.value, dict) else None
+    for path, entry in entries.items():
+        address = entry.value.get("address") if isinstance(entry.value, dict) else entry
         if address is None or not isinstance(address.value, (str, int)):
             continue
         text = str(address.value)
         if text in seen and not text.endswith(":0"):
-            problem = f"listener {seen[text]!r} listens on {text} already: give another port, or merge the two"
-            yield Problem(address.line, f"listeners.{name}.address", problem)
-        seen.setdefault(text, name)
+            problem = f"{seen[text]} listens on {text} already: give another port, or merge the two"
+            yield Problem(address.line, path if address is entry else f"{path}.address", problem)
+        seen.setdefault(text, path)
 
 
 def _circles(root: Node, backends: dict[str, Node]) -> Iterator[Problem]:

@@ -187,3 +187,46 @@ async def test_a_file_that_can_not_be_read_is_one_finding(tmp_path) -> None:
 
 async def test_the_example_of_the_how_to_has_no_findings() -> None:
     assert await examine(Path(__file__).parents[3] / "examples" / "proxy.yaml") == []
+
+
+# --- what is no error of a word -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "told"),
+    [
+        (
+            "admin: '127.0.0.1:81'\nlisteners: {web: {address: '127.0.0.1:81', backend_refs: [app]}}\n",
+            "admin",
+            "listeners.web",
+        ),
+        (
+            "admin: {address: '127.0.0.1:81'}\nlisteners: {web: {address: '127.0.0.1:81', backend_refs: [app]}}\n",
+            "admin.address",
+            "listeners.web",
+        ),
+    ],
+)
+async def test_the_proxys_own_listeners_need_addresses_of_their_own(tmp_path, text, path, told) -> None:
+    assert await found(tmp_path, text + REST) == [
+        ("error", 1, path, f"{told} listens on 127.0.0.1:81 already: give another port, or merge the two")
+    ]
+
+
+async def test_a_split_that_leads_nowhere_is_a_warning(tmp_path) -> None:
+    refs = "[{name: app, weight: 0}, {name: two, weight: 0}]"
+    text = f"listeners: {{web: {{address: ':81', backend_refs: {refs}}}}}\n"
+    backends = "backends: {app: {endpoints: ['10.0.0.1:80']}, two: {endpoints: ['10.0.0.2:80']}}\n"
+    [(severity, line, path, told)] = await found(tmp_path, text + backends)
+    assert (severity, line, path) == ("warning", 1, "listeners.web.backend_refs")
+    assert "all weights are 0" in told
+    assert await found(tmp_path, text.replace("weight: 0}]", "weight: 1}]") + backends) == []
+
+
+async def test_an_access_log_needs_a_directory(tmp_path) -> None:
+    text = "access_log: {to: logs/a.log}\nlisteners: {web: {address: ':81', backend_refs: [app]}}\n" + REST
+    [(severity, line, path, told)] = await found(tmp_path, text)
+    assert (severity, line, path) == ("error", 1, "access_log.to")
+    assert told == f"there is no directory {tmp_path / 'logs'}: make it, or name another file"
+    (tmp_path / "logs").mkdir()
+    assert await found(tmp_path, text) == []
