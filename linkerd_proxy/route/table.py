@@ -221,7 +221,7 @@ class _Host(Generic[T]):
         if (bucket := prefixes.get(path)) and (found := bucket.first(path, facts)):
             return found
         end = len(path)
-        if path.count("/") > self._depth:
+        if path.count("/") > self._depth + 1:  # of one segment more than that, the search itself drops the last
             end = 0
             for _ in range(self._depth):
                 end = path.find("/", end + 1)
