@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import trio
 
+from linkerd_proxy.core.expiry import Expiry, open_expiry
 from linkerd_proxy.core.message import Body, Request, Response, Whole
 from linkerd_proxy.core.passing import Passing
 from linkerd_proxy.core.stack import Layer, Service
@@ -63,22 +64,43 @@ class Timeouts(Layer[Exchange, Exchange]):
     @asynccontextmanager
     async def open(self, inner: Service[Exchange]) -> AsyncIterator[Service[Exchange]]:
         """Yield the live service."""
-        configured = any(value is not None for value in (self.request, self.response, self.idle))
+        shortest = min(self.request or math.inf, self.response or math.inf)
+        configured = shortest < math.inf or self.idle is not None
+        fixed = shortest < math.inf and self.idle is None
+        async with open_expiry(shortest) if fixed else nullcontext() as expiry:
 
-        def service(exchange: Exchange) -> Awaitable[None]:
-            request = exchange.request
-            own = self
-            if _names_timeouts(request.headers.raw):
-                if self.headers:
-                    own = _asked_by(self, request.headers)
-                request = _without_timeouts(request)
-                exchange = exchange.asking(request)
-            asked = _call_deadline(request) if self.grpc and request.version == "2" else None
-            if configured or asked is not None or own is not self:
-                return _Timed(exchange, own, asked).run(inner)
-            return inner(exchange)
+            def service(exchange: Exchange) -> Awaitable[None]:
+                request = exchange.request
+                own = self
+                if _names_timeouts(request.headers.raw):
+                    if self.headers:
+                        own = _asked_by(self, request.headers)
+                    request = _without_timeouts(request)
+                    exchange = exchange.asking(request)
+                if expiry is not None and own is self and self._is_plain(request):
+                    return _limited(exchange, inner, self, expiry)
+                asked = _call_deadline(request) if self.grpc and request.version == "2" else None
+                if configured or asked is not None or own is not self:
+                    return _Timed(exchange, own, asked).run(inner)
+                return inner(exchange)
 
-        yield service
+            yield service
+
+    def _is_plain(self, request: Request) -> bool:
+        """Whether a request is sent as soon as it is here, and has no deadline of its own: what most are."""
+        return (
+            isinstance(request.body, Whole)
+            and not request.wants_tunnel
+            and not (self.grpc and request.version == "2" and request.is_grpc)
+        )
+
+
+async def _limited(exchange: Exchange, inner: Service[Exchange], own: Timeouts, expiry: Expiry) -> None:
+    """Serve a plain request, whose deadlines all count from now: the shortest is the one that counts."""
+    with expiry.limiting() as limited:
+        await inner(exchange)
+    if limited.cancelled_caught:
+        raise _late(own.request) if own.request == expiry.seconds else _late_answer(own.response)
 
 
 class _Timed:
@@ -148,12 +170,18 @@ class _Timed:
     def _failure(self) -> ProxyError:
         first = min(self._request_at, self._response_at, self._idle_at)
         if first == self._request_at:
-            return ResponseTimeout("the exchange was not complete", layer="Timeouts", waited=self._waited)
+            return _late(self._waited)
         if first == self._response_at:
-            return ResponseTimeout(
-                "the answer to a request that was sent was not complete", layer="Timeouts", waited=self._own.response
-            )
+            return _late_answer(self._own.response)
         return IdleTimeout("nothing moved in either direction", layer="Timeouts", waited=self._idle)
+
+
+def _late(waited: float | None) -> ProxyError:
+    return ResponseTimeout("the exchange was not complete", layer="Timeouts", waited=waited)
+
+
+def _late_answer(waited: float | None) -> ProxyError:
+    return ResponseTimeout("the answer to a request that was sent was not complete", layer="Timeouts", waited=waited)
 
 
 class _Watched(Passing):

@@ -1,8 +1,11 @@
 """Deadlines of exchanges: what each of them counts, and what it lets be."""
 
+from contextlib import nullcontext
+
 import pytest
 import trio
 
+from linkerd_proxy.core.kept_scope import KeptScope
 from linkerd_proxy.core.message import Request, Response
 from linkerd_proxy.core.stack import opened
 from linkerd_proxy.core.work import Exchange
@@ -87,6 +90,26 @@ async def test_an_answer_that_overtakes_its_upload_has_no_deadline_yet(autojump_
 
     request = Request("PUT", body=Chunks(b"a", 60.0))
     assert await ask(Timeouts(response=1) | Upstream([early], reads=False), request) == (200, b"early")
+
+
+@pytest.mark.parametrize(
+    ("request_", "response", "told"),
+    [(1, None, "exchange"), (1, 2, "exchange"), (1, 1, "exchange"), (2, 1, "answer"), (None, 1, "answer")],
+)
+@pytest.mark.parametrize("body", [bytes, Chunks])
+async def test_the_shorter_of_both_counts_whatever_the_body(request_, response, told, body, autojump_clock):
+    with pytest.raises(ResponseTimeout, match=f"the {told}.* was not complete after 1 s"):
+        await ask(Timeouts(request_, response) | Upstream([(5.0, 200)]), Request("PUT", body=body()))
+    assert trio.current_time() == pytest.approx(1)
+
+
+async def test_what_was_late_once_makes_nothing_late_that_follows(autojump_clock):
+    waits = (1.0, 2.5, 1.9, 9.0, 0.0)
+    async with opened(Timeouts(3, 2) | Upstream([(wait, 200) for wait in waits])) as service:
+        with KeptScope():
+            for wait in waits:
+                with pytest.raises(ResponseTimeout) if wait > 2 else nullcontext():
+                    await service(Exchange(Request(), nobody, memory_connection()[1]))
 
 
 # --- idle --------------------------------------------------------------------------------------
