@@ -12,7 +12,6 @@ import trio
 
 from linkerd_proxy.address import UnixAddress
 from linkerd_proxy.cli.options import ADDRESS, DURATION, LOG_LEVEL, Command
-from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.serve import Listener, serve
 from linkerd_proxy.core.stack import Stack
@@ -23,7 +22,7 @@ from linkerd_proxy.mesh.admin import admin as admin_stack
 from linkerd_proxy.mesh.authority import Certifier, authority_stacks
 from linkerd_proxy.mesh.authority_users import Users
 from linkerd_proxy.mesh.settled import settle
-from linkerd_proxy.mesh.signals import drain_on_signals
+from linkerd_proxy.mesh.signals import run_until_signalled
 from linkerd_proxy.metrics.process import process_metrics
 from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.tls.stored import StoredAuthority
@@ -114,20 +113,8 @@ def serve_authority(
 
 async def _run(plan: _Plan) -> int:
     drain = Drain(plan.grace)
-    ended_by: list[int] = []
-    try:
-        async with trio.open_nursery() as nursery:
-
-            async def signals(*, task_status: trio.TaskStatus[None]) -> None:
-                ended_by.append(await drain_on_signals(drain, nursery.cancel_scope, task_status=task_status))
-
-            await nursery.start(signals)
-            with process_metrics(current_registry()):
-                await _serve(plan, drain)
-            nursery.cancel_scope.cancel()
-    except ExceptionGroup as failures:
-        raise unwrapped(failures) from None
-    return 128 + ended_by[0] if ended_by else 0
+    with process_metrics(current_registry()):
+        return await run_until_signalled(drain, lambda: _serve(plan, drain))
 
 
 async def _serve(plan: _Plan, drain: Drain) -> None:

@@ -10,9 +10,8 @@ import trio
 from linkerd_proxy.cli.options import Command
 from linkerd_proxy.cli.plan import Plan, make_plan, plan_options
 from linkerd_proxy.cli.serving import serve_plan
-from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.drain import Drain
-from linkerd_proxy.mesh.signals import drain_on_signals, outlive_hangups
+from linkerd_proxy.mesh.signals import outlive_hangups, run_until_signalled
 
 if TYPE_CHECKING:
     from linkerd_proxy.cli.configured import ConfigPlan
@@ -60,24 +59,18 @@ def run(ctx: click.Context, /, target: str | None, config: str | None, **values:
 
 async def _run(plan: Plan | ConfigPlan) -> int:
     drain = Drain(plan.grace)
-    ended_by: list[int] = []
-    try:
-        async with trio.open_nursery() as nursery:
 
-            async def signals(*, task_status: trio.TaskStatus[None]) -> None:
-                ended_by.append(await drain_on_signals(drain, nursery.cancel_scope, task_status=task_status))
-
-            await nursery.start(signals)
+    async def serving() -> None:
+        async with trio.open_nursery() as beside:
             if isinstance(plan, Plan):
-                await nursery.start(outlive_hangups)
-            async with trio.open_nursery() as serving:
+                await beside.start(outlive_hangups)
+            async with trio.open_nursery() as nursery:
                 if isinstance(plan, Plan):
-                    click.echo(await serving.start(serve_plan, plan, drain))
+                    click.echo(await nursery.start(serve_plan, plan, drain))
                 else:
                     from linkerd_proxy.cli.configured import serve_config
 
-                    click.echo(await serving.start(serve_config, plan, drain))
-            nursery.cancel_scope.cancel()
-    except ExceptionGroup as failures:
-        raise unwrapped(failures) from None
-    return 128 + ended_by[0] if ended_by else 0
+                    click.echo(await nursery.start(serve_config, plan, drain))
+            beside.cancel_scope.cancel()
+
+    return await run_until_signalled(drain, serving)
