@@ -15,7 +15,6 @@ from typing_extensions import TypeVar
 from linkerd_proxy.address import Address
 from linkerd_proxy.balance.balancer import Balancer
 from linkerd_proxy.balance.breaker import Breaker, Reason
-from linkerd_proxy.balance.flight import Classify
 from linkerd_proxy.balance.picks import P2c, Pick, Picker
 from linkerd_proxy.balance.pool import Pool
 from linkerd_proxy.balance.queue import Queue
@@ -24,7 +23,7 @@ from linkerd_proxy.balance.tuning import Tuning
 from linkerd_proxy.balance.zones import Zoned
 from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.backoff import Backoff
-from linkerd_proxy.core.classify import classify
+from linkerd_proxy.core.classify import Classify, classify
 from linkerd_proxy.core.endpoint import Endpoint, Resolution, Resolve
 from linkerd_proxy.core.ready import announce_ready
 from linkerd_proxy.core.shared import shared

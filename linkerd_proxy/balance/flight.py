@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -11,38 +11,19 @@ from linkerd_proxy.balance.breaker import Outcome
 from linkerd_proxy.balance.hints import hint_of
 from linkerd_proxy.balance.replica import Replica
 from linkerd_proxy.core.attempt import current_attempt
-from linkerd_proxy.core.classify import Verdict, grpc_status_of
+from linkerd_proxy.core.classify import BROKEN, grpc_status_of
 from linkerd_proxy.core.message import Response
 from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.work import Dial, Exchange, Respond
-from linkerd_proxy.errors import (
-    ConnectFailed,
-    IdleTimeout,
-    ResponseTimeout,
-    UpstreamClosed,
-    UpstreamProtocolError,
-    UpstreamReset,
-)
+from linkerd_proxy.errors import ConnectFailed
 
 if TYPE_CHECKING:
     from linkerd_proxy.balance.health import Health
 
-__all__ = ["Classify", "DialFlight", "ExchangeFlight", "Flight", "WorkFlight"]
-
-Classify: TypeAlias = Callable[[int, str, str], Verdict]
-"""Judges an answer by its HTTP status, its gRPC status and the failure's code, the last two perhaps empty."""
+__all__ = ["DialFlight", "ExchangeFlight", "Flight", "WorkFlight"]
 
 # What an endpoint is blamed for. Refusals of our own, and REFUSED_STREAM or GOAWAY, say nothing about its health.
-_BLAMED = (
-    ConnectFailed,
-    UpstreamClosed,
-    UpstreamReset,
-    UpstreamProtocolError,
-    ResponseTimeout,
-    IdleTimeout,
-    OSError,
-    trio.BrokenResourceError,
-)
+_BLAMED: tuple[type[Exception], ...] = (ConnectFailed, *BROKEN)
 # Linkerd penalises these: linkerd2-proxy, linkerd/load-biaser.
 _PENALISED = frozenset({"2", "4", "8", "13", "14", "15"})
 _EXHAUSTED = "8"

@@ -10,13 +10,13 @@ from typing import Any
 import trio
 
 from linkerd_proxy.balance.breaker import Outcome, Reason
-from linkerd_proxy.balance.flight import Classify, Flight
+from linkerd_proxy.balance.flight import Flight
 from linkerd_proxy.balance.picks import P2c
 from linkerd_proxy.balance.replica import Replica
 from linkerd_proxy.balance.roster import Roster
 from linkerd_proxy.balance.states import Event
 from linkerd_proxy.balance.tuning import Tuning
-from linkerd_proxy.core.classify import classify
+from linkerd_proxy.core.classify import Classify, classify
 from linkerd_proxy.core.clock import open_clock
 
 __all__ = ["Health"]

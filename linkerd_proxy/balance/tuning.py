@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from linkerd_proxy.balance.breaker import Breaker
-from linkerd_proxy.balance.flight import Classify
 from linkerd_proxy.balance.picks import P2c
 from linkerd_proxy.core.backoff import Backoff
+from linkerd_proxy.core.classify import Classify
 
 __all__ = ["Tuning"]
 

@@ -5,12 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from linkerd_proxy.core.message import Response
-from linkerd_proxy.errors import GrpcStatus
+import trio
 
-__all__ = ["Classify", "Verdict", "classify", "grpc_status_of"]
+from linkerd_proxy.core.message import Response
+from linkerd_proxy.errors import (
+    GrpcStatus,
+    IdleTimeout,
+    ResponseTimeout,
+    UpstreamClosed,
+    UpstreamProtocolError,
+    UpstreamReset,
+)
+
+__all__ = ["BROKEN", "Classify", "Verdict", "classify", "grpc_status_of"]
 
 Verdict: TypeAlias = Literal["success", "failure"]
+
+BROKEN: tuple[type[Exception], ...] = (
+    UpstreamClosed,
+    UpstreamReset,
+    UpstreamProtocolError,
+    ResponseTimeout,
+    IdleTimeout,
+    OSError,
+    trio.BrokenResourceError,
+)
+"""Failures in the midst of an exchange: they are the upstream's, which may have processed the request."""
 
 Classify: TypeAlias = Callable[[int, str, str], Verdict]
 """Judges an answer by its status (0 for none), its gRPC status or nothing, and its failure code or nothing."""

@@ -12,6 +12,7 @@ import trio
 from linkerd_proxy.core.background import open_background
 from linkerd_proxy.core.clock import open_clock
 from linkerd_proxy.core.kept_scope import KeptScope, Limit, kept_scope
+from linkerd_proxy.core.waiter import Waiter
 
 __all__ = ["Expiry", "Limited", "open_expiry"]
 
@@ -84,7 +85,7 @@ class Expiry:
         self.seconds: float = seconds
         self._clock = open_clock()
         self._blocks: dict[Limited, float] = {}
-        self._sleeper: trio.lowlevel.Task | None = None
+        self._sleeper = Waiter()
 
     def limiting(self) -> Limited:
         """Return a new block, to be entered with ``with``."""
@@ -93,9 +94,7 @@ class Expiry:
     def add(self, block: Limited) -> None:
         """Let the time of a block begin."""
         self._blocks[block] = self._clock() + self.seconds
-        if self._sleeper is not None:
-            sleeper, self._sleeper = self._sleeper, None
-            trio.lowlevel.reschedule(sleeper)
+        self._sleeper.wake()
 
     def discard(self, block: Limited) -> None:
         """Let a block be; one that is out already is no error."""
@@ -109,21 +108,13 @@ class Expiry:
         blocks = self._blocks
         while True:
             if not blocks:
-                await self._wait()
+                await self._sleeper.wait()
                 continue  # what was put in may be out again
             block, due = next(iter(blocks.items()))
             if due > trio.current_time():
                 await trio.sleep_until(due)
             if blocks.pop(block, None) is not None and due <= trio.current_time():
                 block.expire(due)
-
-    async def _wait(self) -> None:
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._sleeper = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._sleeper = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def __repr__(self) -> str:
         return f"<Expiry of {len(self._blocks)} blocks after {self.seconds:g} s>"

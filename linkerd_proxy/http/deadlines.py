@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from linkerd_proxy.core.background import open_background
+from linkerd_proxy.core.waiter import Waiter
 
 __all__ = ["Deadline", "Deadlines", "open_deadlines"]
 
@@ -42,15 +43,13 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._entries: set[Deadline] = set()
-        self._sleeper: trio.lowlevel.Task | None = None
+        self._sleeper = Waiter()
 
     def add(self, callback: Callable[[], None]) -> Deadline:
         """Return a new entry, which never fires until its ``deadline`` is set."""
         entry = Deadline(callback)
         self._entries.add(entry)
-        if self._sleeper is not None:
-            sleeper, self._sleeper = self._sleeper, None
-            trio.lowlevel.reschedule(sleeper)
+        self._sleeper.wake()
         return entry
 
     def remove(self, entry: Deadline) -> None:
@@ -76,15 +75,7 @@ class Deadlines:
                 await trio.sleep(_SWEEP)
                 self.sweep()
             else:
-                await self._wait_for_entry()
-
-    async def _wait_for_entry(self) -> None:
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._sleeper = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._sleeper = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
+                await self._sleeper.wait()
 
     def __repr__(self) -> str:
         return f"<Deadlines with {len(self._entries)} entries>"

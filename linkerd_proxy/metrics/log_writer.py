@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trio
 
+from linkerd_proxy.core.waiter import Waiter
 from linkerd_proxy.metrics.log_record import Record
 from linkerd_proxy.metrics.registry import Registry
 
@@ -60,7 +61,7 @@ class LogWriter:
         self._line = line
         self._queue = queue
         self._records: deque[Record] = deque()
-        self._sleeper: trio.lowlevel.Task | None = None
+        self._sleeper = Waiter()
         self._fd = -1
         self._identity = (0, 0)
         self._lock = threading.Lock()
@@ -78,16 +79,14 @@ class LogWriter:
             self._dropped.value += 1
             return
         self._records.append(record)
-        if self._sleeper is not None:
-            sleeper, self._sleeper = self._sleeper, None
-            trio.lowlevel.reschedule(sleeper)
+        self._sleeper.wake()
 
     async def run(self) -> None:
         """Write what is queued, for ever."""
         failed = False
         while True:
             if not self._records:
-                await self._wait()
+                await self._sleeper.wait()
                 await trio.sleep(_GATHER)
             self._batch = self._take()
             error = await trio.to_thread.run_sync(self._write, abandon_on_cancel=True)
@@ -103,14 +102,6 @@ class LogWriter:
             elif failed:
                 logger.warning("the access log %s can be written again", self._name())
             failed = error is not None
-
-    async def _wait(self) -> None:
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._sleeper = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._sleeper = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _take(self) -> tuple[int, bytes]:
         records = self._records

@@ -4,39 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import trio
-
+from linkerd_proxy.core.classify import BROKEN
 from linkerd_proxy.core.message import Request
 from linkerd_proxy.duration import parse_duration
 from linkerd_proxy.errors import (
     ConnectFailed,
     FailFast,
-    IdleTimeout,
     InvalidConfiguration,
-    ResponseTimeout,
-    UpstreamClosed,
-    UpstreamProtocolError,
     UpstreamReset,
     UpstreamUnsent,
 )
 from linkerd_proxy.headers import Headers, RawHeaders
 from linkerd_proxy.retry.conditions import parse_grpc, parse_http, parse_limit
 
-__all__ = ["BROKEN", "UNSENT", "Plan", "names_retries", "without_retry_headers"]
+__all__ = ["UNSENT", "Plan", "names_retries", "without_retry_headers"]
 
 UNSENT = (ConnectFailed, UpstreamUnsent, FailFast)
 """Failures after which the upstream has surely not processed the request: whatever it is, it may be repeated."""
-
-BROKEN = (
-    UpstreamClosed,
-    UpstreamReset,
-    UpstreamProtocolError,
-    ResponseTimeout,
-    IdleTimeout,
-    OSError,
-    trio.BrokenResourceError,
-)
-"""Failures after which the upstream may have processed the request."""
 
 _PREFIX = b"l5d-retry-"
 _ENHANCE_YOUR_CALM = 0xB

@@ -12,6 +12,7 @@ import trio
 from linkerd_proxy.core.attempt import close_attempt, open_attempt
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.backoff import Backoff
+from linkerd_proxy.core.classify import BROKEN
 from linkerd_proxy.core.expiry import Expiry, Limited
 from linkerd_proxy.core.message import EMPTY, Request, Response, Whole
 from linkerd_proxy.core.notes import current_notes
@@ -24,7 +25,7 @@ from linkerd_proxy.metrics.registry import Counter
 from linkerd_proxy.retry.budget import Account
 from linkerd_proxy.retry.grpc_timeout import format_grpc_timeout, parse_grpc_timeout
 from linkerd_proxy.retry.peek import peek
-from linkerd_proxy.retry.plan import BROKEN, UNSENT, Plan
+from linkerd_proxy.retry.plan import UNSENT, Plan
 from linkerd_proxy.retry.replay import Replay
 
 __all__ = ["Counters", "Means", "Tries"]

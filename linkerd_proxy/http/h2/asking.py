@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from linkerd_proxy.core.message import EMPTY, Body, Request, Response, Whole
+from linkerd_proxy.core.waiter import Waiter
 from linkerd_proxy.errors import (
     BadRequest,
     IdleTimeout,
@@ -24,7 +25,6 @@ from linkerd_proxy.http.h2.codes import ErrorCode, code_name
 from linkerd_proxy.http.h2.decoder import Block
 from linkerd_proxy.http.h2.incoming import Incoming
 from linkerd_proxy.http.h2.stream import Stream
-from linkerd_proxy.http.h2.waiter import Waiter
 from linkerd_proxy.http.h2.websocket import accepted_in_h1, asking_h2
 from linkerd_proxy.http.validate import response_from_h2, trailers_from
 

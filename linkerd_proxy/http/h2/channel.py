@@ -8,12 +8,12 @@ import trio
 from typing_extensions import TypeVar
 
 from linkerd_proxy.core.message import Body, Whole
+from linkerd_proxy.core.waiter import Waiter
 from linkerd_proxy.errors import UpstreamProtocolError
 from linkerd_proxy.headers import Headers, RawHeaders
 from linkerd_proxy.http.h2.incoming import Incoming
 from linkerd_proxy.http.h2.link import QUANTUM, Link
 from linkerd_proxy.http.h2.stream import Stream
-from linkerd_proxy.http.h2.waiter import Waiter
 
 __all__ = ["Channel"]
 

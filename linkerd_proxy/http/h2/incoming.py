@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from linkerd_proxy.core.message import Body
+from linkerd_proxy.core.waiter import Waiter
 from linkerd_proxy.errors import ProxyError
 from linkerd_proxy.headers import Headers
 from linkerd_proxy.http.deadlines import Deadline
-from linkerd_proxy.http.h2.waiter import Waiter
 
 if TYPE_CHECKING:
     from linkerd_proxy.http.h2.channel import Channel

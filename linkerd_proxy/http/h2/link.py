@@ -6,11 +6,11 @@ from collections import deque
 
 import trio
 
+from linkerd_proxy.core.waiter import Waiter
 from linkerd_proxy.http.deadlines import Deadlines
 from linkerd_proxy.http.h2.codes import ErrorCode, Violation
 from linkerd_proxy.http.h2.engine import Engine
 from linkerd_proxy.http.h2.stream import Stream
-from linkerd_proxy.http.h2.waiter import Waiter
 from linkerd_proxy.http.limits import Limits
 
 __all__ = ["QUANTUM", "Link"]
