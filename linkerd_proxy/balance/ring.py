@@ -88,7 +88,7 @@ def _hash(text: str) -> int:
 class _Ring:
     """The ring, cut into buckets, so that an endpoint comes and goes at the same cost whatever their number."""
 
-    __slots__ = ("_any", "_bound", "_buckets", "_key", "_length", "_points", "_ready", "_weight")
+    __slots__ = ("_any", "_bound", "_buckets", "_key", "_points", "_ready", "_weight")
 
     def __init__(self, ring: Ring, anywhere: Picker[Any]) -> None:
         self._key = ring.key
@@ -98,7 +98,6 @@ class _Ring:
         self._points: dict[Replica[Any], list[int]] = {}
         self._ready: dict[Replica[Any], None] = {}
         self._weight = 0.0
-        self._length = 0
 
     def enrol(self, replica: Replica[Any]) -> None:
         """Put an endpoint on the ring, ready or not: keys must not move because it is out for a while."""
@@ -107,14 +106,12 @@ class _Ring:
         points = self._points[replica] = [_hash(f"{address}#{number}") for number in range(count)]
         for point in points:
             insort(self._buckets[point >> _SHIFT], (point, id(replica), replica))
-        self._length += count
 
     def dismiss(self, replica: Replica[Any]) -> None:
         """Take an endpoint off the ring."""
         points = self._points.pop(replica)
         for index in {point >> _SHIFT for point in points}:
             self._buckets[index] = [entry for entry in self._buckets[index] if entry[2] is not replica]
-        self._length -= len(points)
 
     def add(self, replica: Replica[Any]) -> None:
         """Take in an endpoint that became ready."""

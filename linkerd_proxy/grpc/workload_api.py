@@ -10,10 +10,7 @@ from collections.abc import MutableMapping, MutableSequence
 from linkerd_proxy.grpc.method import Method
 from linkerd_proxy.grpc.schema import Field, Message, blob, mapping, nested, repeated, string
 
-__all__ = [
-    "FETCH_X509_BUNDLES", "FETCH_X509_SVID", "SECURITY_HEADER", "X509Bundles", "X509BundlesRequest",
-    "X509Svid", "X509SvidRequest", "X509SvidResponse",
-]  # fmt: skip
+__all__ = ["FETCH_X509_SVID", "SECURITY_HEADER", "X509Svid", "X509SvidRequest", "X509SvidResponse"]
 
 SECURITY_HEADER = ("workload.spiffe.io", "true")
 """The metadata that every call carries, so that a web page can't be made to ask (section 4.1 of the standard)."""
@@ -45,19 +42,5 @@ class X509SvidResponse(Message, name="X509SVIDResponse"):
     """The trust anchors of other trust domains, by their SPIFFE ID."""
 
 
-class X509BundlesRequest(Message, name="X509BundlesRequest"):
-    """Has no fields."""
-
-
-class X509Bundles(Message, name="X509BundlesResponse"):
-    """Whom to trust, for workloads that have no identity of their own."""
-
-    crl: Field[MutableSequence[bytes]] = repeated(blob(1))
-    bundles: Field[MutableMapping[str, bytes]] = mapping(2, string(1), blob(2))
-
-
 FETCH_X509_SVID = Method("/SpiffeWorkloadAPI/FetchX509SVID", X509SvidRequest, X509SvidResponse)
 """Server-streaming: a message at once, and one at each change."""
-
-FETCH_X509_BUNDLES = Method("/SpiffeWorkloadAPI/FetchX509Bundles", X509BundlesRequest, X509Bundles)
-"""Server-streaming."""
