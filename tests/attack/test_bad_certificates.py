@@ -21,7 +21,6 @@ from linkerd_proxy import Dial, Target
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.contain import contained
 from linkerd_proxy.errors import IdentityMismatch, ProxyError, UpstreamHandshakeFailed
-from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.testing import memory_connection
 from linkerd_proxy.tls.context import mesh_context
 from linkerd_proxy.tls.handshake import shake
@@ -31,7 +30,7 @@ from linkerd_proxy.tls.originate import Originate
 from linkerd_proxy.tls.refusal import REASONS, Refused
 from linkerd_proxy.tls.terminate import Terminate
 from tests.patience import PATIENCE
-from tests.tls.conftest import API, DAY, NOW, WEB, issuer_pem, make_issuer
+from tests.tls.conftest import API, DAY, NOW, WEB, failures, issuer_pem, make_issuer
 
 SPIFFE = "spiffe://mesh.example/ns/default/sa/web"
 CLIENT_ONLY = (ExtendedKeyUsageOID.CLIENT_AUTH,)
@@ -171,16 +170,6 @@ def lax(credentials, side):
     return OpenSSLEngine(context, server=side == "server", server_name=None if side == "server" else WEB)
 
 
-def counted(side):
-    return {
-        dict(labels)["reason"]: int(series.value)
-        for family in current_registry()
-        if family.name == "tls_handshake_failures_total"
-        for labels, series in family.series.items()
-        if dict(labels)["side"] == side
-    }
-
-
 async def never(_work):
     raise AssertionError("a bad certificate was accepted")
 
@@ -237,8 +226,8 @@ async def attempt_at_client(identity, engine, expected=WEB):
     raise AssertionError("it was accepted")
 
 
-def check_counted(side, reasons):
-    (found,) = counted(side).items()
+def check_failures(side, reasons):
+    (found,) = failures(side).items()
     assert found[1] == 1
     assert found[0] in reasons.split("|")
     assert found[0] in REASONS
@@ -251,7 +240,7 @@ async def test_a_client_with_a_bad_certificate_gets_nothing(issuer, caplog, case
     answer, lines = await attempt_at_server(Given(issuer.credentials(API)), lax(make(issuer), "client"), caplog)
     assert isinstance(answer, trio.BrokenResourceError)
     assert "alert" in str(answer)
-    reason = check_counted("server", reasons)
+    reason = check_failures("server", reasons)
     (line,) = lines
     text, remedy = REASONS[reason]
     assert line.startswith("DTF Terminate: " + text.format(peer="the client's"))
@@ -265,7 +254,7 @@ async def test_a_server_with_a_bad_certificate_gets_nothing(issuer, case):
     error = await attempt_at_client(Given(issuer.credentials(API)), lax(make(issuer), "server"), expected)
     assert isinstance(error, UpstreamHandshakeFailed)
     assert isinstance(error, IdentityMismatch) == (reasons == "identity")
-    assert check_counted("client", reasons) == error.reason
+    assert check_failures("client", reasons) == error.reason
     assert str(error).startswith("Originate: the server's")
     assert len(str(error)) < 1000
     assert "\n" not in str(error)
@@ -298,7 +287,7 @@ async def test_a_client_with_a_certificate_that_one_library_reads_and_another_do
 ):
     answer, lines = await attempt_at_server(Given(issuer.credentials(API)), unreadable(issuer, "client", case), caplog)
     assert "alert" in str(answer)
-    assert check_counted("server", "malformed")
+    assert check_failures("server", "malformed")
     assert len(lines) == 1
 
 
@@ -306,14 +295,14 @@ async def test_a_client_with_a_certificate_that_one_library_reads_and_another_do
 async def test_a_server_with_a_certificate_that_one_library_reads_and_another_does_not_gets_nothing(issuer, case):
     error = await attempt_at_client(Given(issuer.credentials(API)), unreadable(issuer, "server", case))
     assert isinstance(error, UpstreamHandshakeFailed)
-    assert check_counted("client", "malformed") == error.reason
+    assert check_failures("client", "malformed") == error.reason
 
 
 async def test_a_client_without_a_certificate_is_refused_where_one_is_required(issuer, caplog):
     engine = OpenSSLEngine(SSL.Context(SSL.TLS_METHOD), server=False, server_name=WEB)
     answer, lines = await attempt_at_server(Given(issuer.credentials(WEB)), engine, caplog, require_identity=True)
     assert "certificate required" in str(answer)
-    assert check_counted("server", "no_certificate")
+    assert check_failures("server", "no_certificate")
     assert len(lines) == 1
 
 
@@ -329,7 +318,7 @@ async def test_older_versions_of_tls_are_refused(issuer, caplog, newest):
     answer, lines = await attempt_at_server(Given(issuer.credentials(WEB)), client, caplog)
     assert isinstance(answer, Refused)
     assert len(lines) == 1
-    check_counted("server", "version|protocol")
+    check_failures("server", "version|protocol")
 
 
 async def test_a_server_that_speaks_tls_1_2_is_refused(issuer):

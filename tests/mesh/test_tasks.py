@@ -14,6 +14,16 @@ from linkerd_proxy.mesh.tasks import TaskTree
 from linkerd_proxy.testing import call
 
 
+@handler
+async def stuck(request):
+    await trio.sleep_forever()
+
+
+async def ask(service):
+    async with call(service, Request("GET", "/")):
+        pass
+
+
 async def test_every_task_stands_under_the_one_that_waits_for_it_in_the_order_of_names(nursery):
     async def parent():
         async with trio.open_nursery() as inner:
@@ -79,14 +89,6 @@ async def test_a_layer_prints_itself_once_for_all_its_requests(nursery):
             printed.append(self)
             return "Passing(a long configuration)"
 
-    @handler
-    async def stuck(request):
-        await trio.sleep_forever()
-
-    async def ask(service):
-        async with call(service, Request("GET", "/")):
-            pass
-
     async with opened(Passing() | stuck) as service:
         for _ in range(10):
             nursery.start_soon(ask, service)
@@ -111,14 +113,6 @@ async def test_of_many_stacks_that_are_alike_each_request_is_in_its_own(nursery)
 
         def __repr__(self):
             return f"Numbered({self.number})"
-
-    @handler
-    async def stuck(request):
-        await trio.sleep_forever()
-
-    async def ask(service):
-        async with call(service, Request("GET", "/")):
-            pass
 
     async with AsyncExitStack() as exits:
         for number in range(100):

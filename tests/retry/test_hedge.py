@@ -12,18 +12,9 @@ from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import ConnectFailed, InvalidConfiguration, UpstreamClosed, UpstreamReset
 from linkerd_proxy.retry import Budget, Hedge, Retry
 from linkerd_proxy.testing import call, check_layer, memory_connection
-from tests.retry.upstream import Chunks, Upstream, grpc, metric
+from tests.retry.upstream import Chunks, Upstream, ask, grpc, metric, nobody
 
 GRPC = [("content-type", "application/grpc")]
-
-
-async def ask(stack, request=None):
-    async with call(stack, request or Request()) as response:
-        return response.status, await response.body.read()
-
-
-async def nobody(_):
-    await trio.lowlevel.checkpoint()
 
 
 @pytest.mark.parametrize("layer", [Hedge(), Hedge(Budget(0.1), delay=1.0, percentile=0.9, labels={"a": "b"})])

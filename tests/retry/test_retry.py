@@ -29,7 +29,7 @@ from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.retry import Backoff, Budget, Retry, Timeout
 from linkerd_proxy.route import Route
 from linkerd_proxy.testing import call, check_layer, memory_connection
-from tests.retry.upstream import Chunks, Upstream, grpc, metric
+from tests.retry.upstream import Chunks, Upstream, ask, grpc, metric, nobody
 
 QUICK = Backoff(0.025, 0.25)
 GRPC = [("content-type", "application/grpc")]
@@ -47,22 +47,12 @@ def rpc(body=b"", headers=()):
     return Request("POST", "/svc/Call", [*GRPC, *headers], body, version="2")
 
 
-async def ask(stack, request=None):
-    """Return the status and the body of an answer."""
-    async with call(stack, request or Request()) as response:
-        return response.status, await response.body.read()
-
-
 async def test_a_layer_as_any_other():
     await check_layer(Retry(), lambda: Exchange(Request("POST"), nobody, memory_connection()[1]))
     await check_layer(
         Retry(Budget(0.5), limit=3, http="5xx", grpc="internal", timeout=1.0, headers=True, labels={"route": "a"}),
         lambda: Exchange(Request("POST", body=Chunks(b"a", b"b")), nobody, memory_connection()[1]),
     )
-
-
-async def nobody(_):
-    await trio.lowlevel.checkpoint()
 
 
 # --- statuses ----------------------------------------------------------------------------------

@@ -13,18 +13,9 @@ from linkerd_proxy.errors import IdleTimeout, InvalidConfiguration, ResponseTime
 from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.retry import Backoff, Retry, Timeouts
 from linkerd_proxy.testing import call, check_layer, memory_connection
-from tests.retry.upstream import Chunks, Upstream, grpc
+from tests.retry.upstream import Chunks, Upstream, ask, grpc, nobody
 
 GRPC = [("content-type", "application/grpc")]
-
-
-async def ask(stack, request=None):
-    async with call(stack, request or Request()) as response:
-        return response.status, await response.body.read()
-
-
-async def nobody(_):
-    await trio.lowlevel.checkpoint()
 
 
 def rpc(timeout=None):

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 
 import trio
 
-from linkerd_proxy.core.message import Body, Response
+from linkerd_proxy.core.message import Body, Request, Response
 from linkerd_proxy.core.stack import Stack
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.headers import Headers
 from linkerd_proxy.metrics.registry import current_registry
+from linkerd_proxy.testing import call
 
 
 class Chunks(Body):
@@ -96,3 +97,14 @@ class Upstream(Stack[Exchange]):
 def metric(name, **labels):
     """Return a counter's value in this run."""
     return current_registry().counter(name, "", **labels).value
+
+
+async def ask(stack, request=None):
+    """Return the status and the body of an answer."""
+    async with call(stack, request or Request()) as response:
+        return response.status, await response.body.read()
+
+
+async def nobody(_):
+    """Take no notice of an answer."""
+    await trio.lowlevel.checkpoint()

@@ -11,6 +11,7 @@ from linkerd_proxy.core.work import Connection, Dial, Target
 from linkerd_proxy.errors import BadRequest, DetectTimeout, InvalidConfiguration
 from linkerd_proxy.io.proxy_protocol import encode_v1, encode_v2
 from linkerd_proxy.tcp.proxy_protocol import ProxyProtocol, SendProxyProtocol
+from tests.tcp.taking import take as through
 
 CLIENT, WANTED = Address("192.0.2.7", 4711), Address("192.0.2.1", 443)
 LOCAL = Address("10.0.0.9", 8443)
@@ -18,33 +19,7 @@ LOCAL = Address("10.0.0.9", 8443)
 
 async def take(layer, data, *, peer=Address("127.0.0.1", 5), chunk=10_000, end=True):  # noqa: B008
     """Send bytes through the layer. Returns the connection that came out, and what was left to read."""
-    near, far = memory_stream_pair()
-    seen = []
-
-    async def inner(connection):
-        rest = b""
-        while received := await connection.stream.receive_some(100):
-            rest += received
-        seen.append((connection, rest))
-
-    async def send():
-        for at in range(0, len(data), chunk):
-            await near.send_all(data[at : at + chunk])
-            await trio.lowlevel.checkpoint()
-        if end:
-            await near.send_eof()
-
-    error = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(send)
-        try:
-            await layer.serve(Connection(far, peer, LOCAL), inner)
-        except Exception as caught:
-            error = caught
-        nursery.cancel_scope.cancel()
-    if error is not None:
-        raise error
-    return seen[0]
+    return await through(layer, data, lambda stream: Connection(stream, peer, LOCAL), chunk=chunk, end=end)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 10_000])

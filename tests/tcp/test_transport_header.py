@@ -30,6 +30,7 @@ from linkerd_proxy.tcp.connect import Connect
 from linkerd_proxy.tcp.forward import Forward
 from linkerd_proxy.tcp.transport_header import SendTransportHeader, Tagged, TransportHeader
 from linkerd_proxy.testing import check_layer, memory_connection
+from tests.tcp.taking import take as through
 
 PEER, LOCAL = Address("10.0.0.7", 4711), Address("10.0.0.9", 4143)
 MESHED = Tls("web.ns", "server", ALPN)
@@ -37,33 +38,8 @@ MESHED = Tls("web.ns", "server", ALPN)
 
 async def take(layer, data, *, tls=MESHED, chunk=10_000, end=True, local=LOCAL, original_dst=None):
     """Send bytes through the layer. Returns the connection that came out, and what was left to read."""
-    near, far = memory_stream_pair()
-    seen = []
-
-    async def inner(connection):
-        rest = b""
-        while received := await connection.stream.receive_some(100):
-            rest += received
-        seen.append((connection, rest))
-
-    async def send():
-        for at in range(0, len(data), chunk):
-            await near.send_all(data[at : at + chunk])
-            await trio.lowlevel.checkpoint()
-        if end:
-            await near.send_eof()
-
-    error = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(send)
-        try:
-            await layer.serve(Connection(far, PEER, local, original_dst, tls), inner)
-        except Exception as caught:
-            error = caught
-        nursery.cancel_scope.cancel()
-    if error is not None:
-        raise error
-    return seen[0]
+    connection = lambda stream: Connection(stream, PEER, local, original_dst, tls)  # noqa: E731
+    return await through(layer, data, connection, chunk=chunk, end=end)
 
 
 def counted(family, **labels):

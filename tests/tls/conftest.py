@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.tls.identity import Credentials
 
 NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
@@ -149,3 +150,14 @@ async def both(first, second):
         nursery.start_soon(keep, 0, first)
         nursery.start_soon(keep, 1, second)
     yield results
+
+
+def failures(side):
+    """Return how many handshakes failed, by reason."""
+    return {
+        dict(labels)["reason"]: int(series.value)
+        for family in current_registry()
+        if family.name == "tls_handshake_failures_total"
+        for labels, series in family.series.items()
+        if dict(labels)["side"] == side
+    }

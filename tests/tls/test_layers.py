@@ -22,7 +22,7 @@ from linkerd_proxy.tls.originate import Originate
 from linkerd_proxy.tls.terminate import Terminate
 from tests.io.test_client_hello import real_hello
 from tests.patience import PATIENCE
-from tests.tls.conftest import API, WEB, issuer_pem, make_issuer
+from tests.tls.conftest import API, WEB, failures, issuer_pem, make_issuer
 
 SPIFFE = "spiffe://mesh.example/ns/default/sa/web"
 
@@ -35,17 +35,6 @@ def web(issuer):
 @pytest.fixture
 def api(issuer):
     return Given(issuer.credentials(API))
-
-
-def failures(side):
-    """Return how many handshakes failed, by reason."""
-    return {
-        dict(labels)["reason"]: int(series.value)
-        for family in current_registry()
-        if family.name == "tls_handshake_failures_total"
-        for labels, series in family.series.items()
-        if dict(labels)["side"] == side
-    }
 
 
 @asynccontextmanager
