@@ -54,6 +54,21 @@ async def test_work_waits_until_an_endpoint_is_known_and_open(autojump_clock) ->
     assert fleet.served == {1: 1}
 
 
+async def test_each_part_tells_how_it_is(autojump_clock) -> None:
+    fleet = Fleet()
+    fleet.behaviour[2] = "refused"
+    async with opened(balance(known(1, 2), fleet, name="web", pick=RoundRobin())) as service:
+        for _ in range(4):
+            assert await ask(service) == 200
+        pool = service._pool
+        assert repr(service) == "<Balancer web over 2 endpoints: 1 ready, 1 out>"
+        assert repr(pool) == "<Pool of 2 endpoints: 1 ready, 1 out>"
+        assert repr(pool.roster) == "<Roster of 2 endpoints: 1 ready, 1 out>"
+        assert repr(pool.health) == "<Health of balancer web: 1 ready, 1 out>"
+        assert repr(pool.choice) == "<Choice among 2 endpoints>"
+        assert repr(pool.queue) == "<Queue of 0>"
+
+
 async def test_work_waits_for_the_only_endpoint_until_it_can_be_reached(autojump_clock) -> None:
     # linkerd2-proxy: outbound_balancer_waits_for_ready_endpoint, retry_reconnect_errors
     fleet = Fleet()
