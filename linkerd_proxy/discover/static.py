@@ -60,4 +60,8 @@ class Static(Resolve):
 def _endpoint(given: str | AnyAddress | Endpoint) -> Endpoint:
     if isinstance(given, Endpoint):
         return given
-    return Endpoint(parse_address(given) if isinstance(given, str) else given)
+    if isinstance(given, str):
+        return Endpoint(parse_address(given))
+    if not isinstance(given, AnyAddress):  # a list of them, above all
+        raise InvalidConfiguration(f"Static({given!r}): give each address by itself, as in Static('10.0.0.1:80', ...)")
+    return Endpoint(given)

@@ -145,7 +145,12 @@ async def test_static_endpoints_are_known_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("endpoints", "problem"),
-    [((), "has no endpoints"), (("a:1", "a:1"), "names a:1 twice"), (("nonsense",), "has no port")],
+    [
+        ((), "has no endpoints"),
+        (("a:1", "a:1"), "names a:1 twice"),
+        (("nonsense",), "has no port"),
+        ((["a:1", "b:1"],), r"Static\(\['a:1', 'b:1'\]\): give each address by itself"),
+    ],
 )
 def test_impossible_sets_are_refused(endpoints, problem) -> None:
     with pytest.raises(InvalidConfiguration, match=problem):
