@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 
@@ -28,6 +28,7 @@ from linkerd_proxy.mesh.config.doors import Doors
 from linkerd_proxy.mesh.config.looking import AdminEntry
 from linkerd_proxy.mesh.config.read import read_config
 from linkerd_proxy.mesh.config.worker import TARGET, as_arguments, reload_on_hangup
+from linkerd_proxy.mesh.inside import Inside, ThisRun
 from linkerd_proxy.mesh.log_format import log_to
 from linkerd_proxy.mesh.log_level import apply_log_level
 from linkerd_proxy.mesh.reserve import reserve
@@ -41,6 +42,7 @@ __all__ = ["ConfigPlan", "Serving", "plan_of", "serve_config"]
 
 _OWN = {"admin", "shutdown_endpoint", "workers", "grace", "log", "log_format"}
 """Options that win over what the file says."""
+_THIS_RUN = ThisRun()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +222,7 @@ async def _serve_by_workers(
             async with exporting(configuration, metrics), trio.open_nursery() as serving:
                 workers: Workers = await serving.start(run)
                 running.append(workers)
-                view = _admin(
-                    plan, drain, configuration, ready=lambda: workers.ready, registry=metrics, serves_here=False
-                )
+                view = _admin(plan, drain, configuration, ready=lambda: workers.ready, inside=workers)
                 await nursery.start(_pass_on_hangup, workers)
                 nursery.start_soon(configuration.follow)
                 await _serve_admin(nursery, view, admin_listeners)
@@ -249,18 +249,16 @@ def _admin(
     configuration: Configuration,
     *,
     ready: Callable[[], bool],
-    registry: Callable[[], Awaitable[Registry]] = _own_metrics,
-    serves_here: bool = True,
+    inside: Inside = _THIS_RUN,
 ) -> Stack[Connection]:
     entry = plan.looked_at
     return admin_stack(
         drain,
         Shown(configuration),
         ready=ready,
-        registry=registry,
         bounds=Bounds() if entry is None else entry.buckets(),
         shutdown=plan.shutdown or (entry is not None and entry.shutdown),
-        serves_here=serves_here,
+        inside=inside,
         name=(entry.name if entry is not None else None) or _name(configuration),
     )
 

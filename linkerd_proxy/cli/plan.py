@@ -286,10 +286,8 @@ def _plan(
     identity: str | None = None,
     applications: tuple[str, ...] = (),
 ) -> Plan:
-    if values["tap_identity"] and (identity is None or values["workers"] > 1):
-        raise click.UsageError(
-            "--tap-identity shows the requests of one process by mutual TLS: give it an --identity, and no --workers"
-        )
+    if values["tap_identity"] and identity is None:
+        raise click.UsageError("--tap-identity shows requests by mutual TLS: give it an --identity")
     inbound = values["listen"] or (listen,)
     taps = (values["tap"],) if values["tap_identity"] else ()
     _refuse_twice([*inbound, *outbound, *filter(None, [values["admin"]]), *taps])

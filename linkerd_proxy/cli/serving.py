@@ -169,6 +169,7 @@ async def _serve_by_workers(
         outbound = [held.enter_context(one) for text in plan.outbound for one in await reserve(text)]
         stack = _load(plan, [one.address for one in outbound], identity)
         admin_listeners = await _listen(held, plan.admin)
+        tap_listeners = await _listen(held, plan.tap) if plan.tap_identities else []
 
         async def run(*, task_status: trio.TaskStatus[Workers]) -> None:
             await run_workers(
@@ -198,13 +199,16 @@ async def _serve_by_workers(
                     drain,
                     stack,
                     ready=lambda: workers.ready and bool(readiness),
-                    registry=metrics,
+                    inside=workers,
                     shutdown=plan.shutdown,
-                    serves_here=False,
                 )
                 await _serve_admin(nursery, view, admin_listeners)
+                if identity is not None and tap_listeners:
+                    tap = tap_server(identity, *plan.tap_identities, taps=workers.tapped)
+                    await _serve_admin(nursery, tap, tap_listeners)
                 inbound = workers.addresses[: len(workers.addresses) - len(outbound)]
-                task_status.started(_serving(stack, inbound, [one.address for one in outbound], admin_listeners))
+                there = [one.address for one in outbound]
+                task_status.started(_serving(stack, inbound, there, admin_listeners, tap_listeners))
             nursery.cancel_scope.cancel()
 
 

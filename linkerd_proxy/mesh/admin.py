@@ -18,16 +18,16 @@ from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.http.server import Http
 from linkerd_proxy.mesh.environment import shown_environment
+from linkerd_proxy.mesh.inside import Inside, ThisRun
 from linkerd_proxy.mesh.live_page import Live
 from linkerd_proxy.mesh.live_page import page as live_page
-from linkerd_proxy.mesh.log_level import apply_log_level, shown_log_level
+from linkerd_proxy.mesh.log_level import shown_log_level
 from linkerd_proxy.mesh.log_stream import stream_log
 from linkerd_proxy.mesh.tap_stream import stream_tap
-from linkerd_proxy.mesh.tasks import TaskTree
 from linkerd_proxy.metrics.bounds import Bounds
 from linkerd_proxy.metrics.exposition import Exposition
 from linkerd_proxy.metrics.negotiation import CONTENT_TYPES, accepts_gzip, chosen_format
-from linkerd_proxy.metrics.registry import Registry, current_registry
+from linkerd_proxy.metrics.registry import Registry
 
 __all__ = ["admin"]
 
@@ -35,6 +35,7 @@ _TEXT = ("content-type", "text/plain; charset=utf-8")
 _JSON = ("content-type", "application/json")
 _READ = ("GET", "HEAD")
 _LONGEST_LEVEL = 1024  # bytes of a PUT to /proxy-log-level
+_THIS_RUN = ThisRun()
 
 _Answer: TypeAlias = Callable[[Exchange], Awaitable[Response | None]]
 """Returns the response, or None if it has answered the exchange itself."""
@@ -50,19 +51,15 @@ class _Page:
     private: bool = False
 
 
-async def _this_run() -> Registry:
-    return current_registry()
-
-
 def admin(
     drain: Drain,
     config: object = "",
     *,
     ready: Callable[[], bool] = lambda: True,
-    registry: Callable[[], Awaitable[Registry]] = _this_run,
+    registry: Callable[[], Awaitable[Registry]] | None = None,
     bounds: Bounds = Bounds(),  # noqa: B008  # frozen
     shutdown: bool = False,
-    serves_here: bool = True,
+    inside: Inside = _THIS_RUN,
     name: str = "proxy",
 ) -> Stack[Connection]:
     """Return a stack that answers probes, scrapes and questions, under Linkerd's paths where Linkerd has them.
@@ -74,16 +71,17 @@ def admin(
         drain: The proxy's; once started, ``/ready`` answers 503.
         config: What ``/config`` shows: the proxy's stack.
         ready: Whether the proxy takes traffic.
-        registry: Fetches the metrics to show; by default those of this Trio run.
+        registry: Fetches the metrics to show; by default those of what it looks into.
         bounds: The classic buckets of histograms.
         shutdown: Whether ``POST /shutdown`` from this host starts the drain.
-        serves_here: Whether this process has the traffic, so that it can be tapped here; workers have it elsewhere.
+        inside: What it looks into: this Trio run, or the :class:`~linkerd_proxy.mesh.workers.Workers` that have the
+            traffic.
         name: How the live view calls this proxy: its identity, where it has one.
 
     Whoever reaches it can read all that, so listen where only friends are. What changes something, or shows the inside,
     is for this host alone: the loopback or a Unix socket. Source: linkerd2-proxy, linkerd/app/admin/src/server.rs.
     """
-    return Http() | Rescue() | _Admin(drain, config, ready, registry, bounds, shutdown, serves_here, name)
+    return Http() | Rescue() | _Admin(drain, config, ready, registry or inside.metrics, bounds, shutdown, inside, name)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -96,7 +94,7 @@ class _Admin(Stack[Exchange]):
     registry: Callable[[], Awaitable[Registry]]
     bounds: Bounds
     shutdown: bool
-    serves_here: bool
+    inside: Inside
     name: str
 
     @asynccontextmanager
@@ -116,7 +114,7 @@ class _Admin(Stack[Exchange]):
 
     def _pages(self) -> dict[str, _Page]:
         views = _Views(self)
-        live = Live(self.name, self.registry)
+        live = Live(self.name, self.registry, self.inside.observed)
         pages = {
             "/live": _Page("the process runs", _READ, views.live),
             "/ready": _Page("it takes traffic: 200, or 503 while it starts or drains", _READ, views.ready),
@@ -132,19 +130,18 @@ class _Admin(Stack[Exchange]):
             "/logs.json": _Page(
                 "the log as lines of JSON; ?warn,linkerd_proxy.failures=debug, or QUERY",
                 ("GET", "QUERY"),
-                stream_log,
+                views.log,
                 True,
             ),
             "/tasks": _Page("the tasks that run, and the layers that they are in", _READ, views.tasks, private=True),
+            "/tap": _Page("live requests, as lines of JSON", _READ, views.tap, private=True),
         }
-        if self.serves_here:
-            pages["/tap"] = _Page("live requests, as lines of JSON", _READ, stream_tap, private=True)
         if self.shutdown:
             pages["/shutdown"] = _Page("POST starts the drain", ("POST",), views.shutdown, private=True)
         return pages
 
     def __repr__(self) -> str:
-        return f"admin(name={self.name!r}, shutdown={self.shutdown}, serves_here={self.serves_here})"
+        return f"admin(name={self.name!r}, shutdown={self.shutdown}, inside={self.inside!r})"
 
 
 async def _answer(pages: Mapping[str, _Page], exchange: Exchange) -> Response | None:
@@ -178,6 +175,7 @@ class _Views:
         self._ready = options.ready
         self._registry = options.registry
         self._bounds = options.bounds
+        self._inside = options.inside
 
     async def live(self, _: Exchange) -> Response:
         return _text(200, "live\n")
@@ -209,12 +207,18 @@ class _Views:
     async def log_level(self, exchange: Exchange) -> Response:
         if exchange.request.method == "PUT":
             text = (await exchange.request.body.read(_LONGEST_LEVEL)).decode("utf-8", "replace")
-            apply_log_level(text.strip())
+            self._inside.apply_log_level(text.strip())
             return Response(204)
         return _text(200, f"{shown_log_level()}\n")
 
     async def tasks(self, _: Exchange) -> Response:
-        return Response(200, [_TEXT], TaskTree())
+        return Response(200, [_TEXT], await self._inside.tasks())
+
+    async def log(self, exchange: Exchange) -> None:
+        await stream_log(exchange, self._inside.logged)
+
+    async def tap(self, exchange: Exchange) -> None:
+        await stream_tap(exchange, self._inside.tapped)
 
     async def shutdown(self, _: Exchange) -> Response:
         self._drain.start()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import trio
 
-from linkerd_proxy.balance.statistics import current_balancers
-from linkerd_proxy.core.contain import FailureLog
+from linkerd_proxy.mesh.observed import Observed, SeenEndpoint
 from linkerd_proxy.metrics.histogram import Histogram
 from linkerd_proxy.metrics.registry import Labels, Registry
 
@@ -135,8 +134,8 @@ class Watch:
         self._totals: dict[tuple[str, str], float] = {}
         self._picked: dict[tuple[str, str], int] = {}
 
-    def frame(self, registry: Registry) -> Frame:
-        """Return the next frame of these metrics."""
+    def frame(self, registry: Registry, observed: Observed) -> Frame:
+        """Return the next frame of these metrics, and of what was observed beside them."""
         registry.collect()
         now = trio.current_time()
         seconds = now - self._at or math.inf
@@ -147,41 +146,35 @@ class Watch:
             self._name,
             now - self._started,
             [_row(key, sums, self._rows.get(key), seconds) for key, sums in sorted(rows.items())],
-            self._endpoints(seconds),
+            self._endpoints(observed.endpoints, seconds),
             self._edges(families, seconds),
-            [FailureRow(now - one.at, one.code, one.text, one.peer) for one in FailureLog.of_this_run().recent],
+            [FailureRow(one.ago, one.code, one.text, one.peer) for one in observed.failures],
         )
         self._rows = rows
         return frame
 
-    def _endpoints(self, seconds: float) -> list[EndpointRow]:
-        rows: list[EndpointRow] = []
-        picked: dict[tuple[str, str], int] = {}
-        for balancer in current_balancers():
-            told = balancer.statistics()
-            lately = {}
-            for one in told.endpoints:
-                key = (told.name, str(one.endpoint.address))
-                picked[key] = one.picked
-                lately[key] = one.picked - self._picked.get(key, one.picked)
-            whole = sum(lately.values())
-            for one in told.endpoints:
-                key = (told.name, str(one.endpoint.address))
-                rows.append(
-                    EndpointRow(
-                        told.name,
-                        key[1],
-                        one.endpoint.identity or "",
-                        one.state,
-                        one.in_flight,
-                        one.rtt * 1000,
-                        lately[key] / seconds,
-                        one.failed,
-                        lately[key] / whole if whole else 0.0,
-                    )
-                )
+    def _endpoints(self, seen: Sequence[SeenEndpoint], seconds: float) -> list[EndpointRow]:
+        picked = {(one.balancer, one.address): one.picked for one in seen}
+        # A worker that was replaced has taken its counts with it.
+        lately = {key: max(count - self._picked.get(key, count), 0) for key, count in picked.items()}
         self._picked = picked
-        return rows
+        whole: dict[str, int] = {}
+        for (balancer, _), count in lately.items():
+            whole[balancer] = whole.get(balancer, 0) + count
+        return [
+            EndpointRow(
+                one.balancer,
+                one.address,
+                one.identity,
+                one.state,
+                one.in_flight,
+                one.rtt * 1000,
+                lately[one.balancer, one.address] / seconds,
+                one.failed,
+                lately[one.balancer, one.address] / (whole[one.balancer] or 1),
+            )
+            for one in seen
+        ]
 
     def _edges(self, families: Mapping[str, Iterable[tuple[Labels, Any]]], seconds: float) -> list[Edge]:
         totals: dict[tuple[str, str], float] = {}

@@ -15,12 +15,15 @@ import trio
 from linkerd_proxy.core.message import Body, Response
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import Overloaded
+from linkerd_proxy.mesh.inside import ThisRun
 from linkerd_proxy.mesh.live import Watch
+from linkerd_proxy.mesh.observed import Observed
 from linkerd_proxy.metrics.registry import Registry
 
 __all__ = ["Live", "page"]
 
 _INTERVAL = 1.0  # seconds between frames
+_THIS_RUN = ThisRun()
 _MAX_VIEWERS = 8  # own figure: each has all metrics added up once a second
 
 
@@ -30,11 +33,17 @@ class Live:
     The proxy counts as up since this was made.
     """
 
-    __slots__ = ("_name", "_registry", "_since", "_viewers")
+    __slots__ = ("_name", "_observed", "_registry", "_since", "_viewers")
 
-    def __init__(self, name: str, registry: Callable[[], Awaitable[Registry]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        registry: Callable[[], Awaitable[Registry]],
+        observed: Callable[[], Awaitable[Observed]] = _THIS_RUN.observed,
+    ) -> None:
         self._name = name
         self._registry = registry
+        self._observed = observed
         self._since = trio.current_time()
         self._viewers = 0
 
@@ -49,7 +58,8 @@ class Live:
         self._viewers += 1
         try:
             headers = [("content-type", "text/event-stream"), ("cache-control", "no-store")]
-            await exchange.respond(Response(200, headers, _Frames(Watch(self._name, self._since), self._registry)))
+            frames = _Frames(Watch(self._name, self._since), self._registry, self._observed)
+            await exchange.respond(Response(200, headers, frames))
         finally:
             self._viewers -= 1
 
@@ -57,18 +67,24 @@ class Live:
 class _Frames(Body):
     """Frames without end, the first at once."""
 
-    __slots__ = ("_due", "_registry", "_watch")
+    __slots__ = ("_due", "_observed", "_registry", "_watch")
 
-    def __init__(self, watch: Watch, registry: Callable[[], Awaitable[Registry]]) -> None:
+    def __init__(
+        self,
+        watch: Watch,
+        registry: Callable[[], Awaitable[Registry]],
+        observed: Callable[[], Awaitable[Observed]],
+    ) -> None:
         super().__init__()
         self._watch = watch
         self._registry = registry
+        self._observed = observed
         self._due = trio.current_time()
 
     async def pull(self) -> bytes:
         """Wait until the next frame is due, and return it."""
         await trio.sleep_until(self._due)
-        frame = self._watch.frame(await self._registry()).as_json()
+        frame = self._watch.frame(await self._registry(), await self._observed()).as_json()
         self._due = trio.current_time() + _INTERVAL
         return b"data: " + json.dumps(frame, separators=(",", ":")).encode() + b"\n\n"
 

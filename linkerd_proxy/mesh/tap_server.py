@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 from dataclasses import dataclass, field
 
@@ -33,9 +34,9 @@ from linkerd_proxy.grpc_status import GrpcStatus
 from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.http.server import Http
 from linkerd_proxy.mesh.tap_request import match_of
+from linkerd_proxy.mesh.tap_stream import OpenTaps, TapReader, TapWish, tap_here
 from linkerd_proxy.metrics.tap_events import RequestBegun, ResponseBegun, ResponseEnded
 from linkerd_proxy.metrics.tap_events import TapEvent as Event
-from linkerd_proxy.metrics.taps import OpenTap, current_taps
 from linkerd_proxy.tls.identity import Identity
 from linkerd_proxy.tls.terminate import Terminate
 
@@ -51,7 +52,9 @@ _INTERNAL_ERROR = 0x2
 _Call = ServerCall[ObserveRequest, TapEvent]
 
 
-def tap_server(identity: Identity, *allowed: str, dice: random.Random | None = None) -> Stack[Connection]:
+def tap_server(
+    identity: Identity, *allowed: str, dice: random.Random | None = None, taps: OpenTaps = tap_here
+) -> Stack[Connection]:
     """Return a stack that serves Linkerd's tap, as ``linkerd viz tap`` asks for it on port 4190.
 
     ::
@@ -66,6 +69,7 @@ def tap_server(identity: Identity, *allowed: str, dice: random.Random | None = N
         allowed: The identities that may look, exactly these. Others get ``PERMISSION_DENIED``, and clients without a
             certificate ``UNAUTHENTICATED``.
         dice: What chooses the number by which clients tell this process from others.
+        taps: What it looks at; ``Workers.tapped`` where workers have the traffic.
 
     Raises:
         InvalidConfiguration: if nobody is allowed.
@@ -74,7 +78,7 @@ def tap_server(identity: Identity, *allowed: str, dice: random.Random | None = N
     """
     if not all(allowed) or not allowed:
         raise InvalidConfiguration("tap_server lets nobody look: name the identities that may")
-    observer = _Observer(frozenset(allowed), (dice or random.Random()).getrandbits(32))
+    observer = _Observer(frozenset(allowed), (dice or random.Random()).getrandbits(32), taps)
     answers = Grpc(server_stream(OBSERVE, observer.observe), max_message=_MAX_MESSAGE)
     return Terminate(identity, server_names=("*",), alpn=("h2",)) | Http() | Rescue() | answers
 
@@ -85,18 +89,21 @@ class _Observer:
 
     allowed: frozenset[str]
     base: int
+    taps: OpenTaps
 
     async def observe(self, message: ObserveRequest, call: _Call) -> None:
         """Send what matches, until the limit is reached or the caller goes."""
         self._authorize(call.connection)
         if message.limit == 0:
             raise GrpcError(GrpcStatus.INVALID_ARGUMENT, "the limit is 0: ask for at least one request")
+        match = message.match if message.HasField("match") else None
         try:
-            match = match_of(message.match if message.HasField("match") else None)
+            match_of(match)
         except InvalidConfiguration as error:
             raise GrpcError(GrpcStatus.INVALID_ARGUMENT, str(error)) from None
         headers = message.extract.http.WhichOneof("extract") == "headers"
-        with current_taps().open(match, limit=message.limit, headers=headers) as tap:
+        text = "" if match is None else base64.b64encode(match.SerializeToString()).decode("ascii")
+        async with self.taps(TapWish("observe", text, message.limit, headers=headers)) as tap:
             call.start()
             try:
                 await _Telling(self.base, call).tell(tap)
@@ -133,7 +140,7 @@ class _Telling:
     call: _Call
     told: dict[int, _Told] = field(default_factory=dict)
 
-    async def tell(self, tap: OpenTap) -> None:
+    async def tell(self, tap: TapReader) -> None:
         """Send events until the tap ends."""
         while (batch := await tap.next_batch(_ALIVE)) is not None:
             for event in batch[0]:

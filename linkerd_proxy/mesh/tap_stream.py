@@ -2,23 +2,89 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
 from urllib.parse import parse_qs
 
 from linkerd_proxy.core.message import Body, Response
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import InvalidConfiguration
-from linkerd_proxy.metrics.tap_events import as_json
-from linkerd_proxy.metrics.tap_match import Match
-from linkerd_proxy.metrics.taps import OpenTap, current_taps
+from linkerd_proxy.metrics.tap_events import TapEvent, as_json
+from linkerd_proxy.metrics.tap_match import Match, Wanted
+from linkerd_proxy.metrics.taps import current_taps
 
-__all__ = ["Lines", "stream_tap"]
+__all__ = ["Lines", "OpenTaps", "TapReader", "TapWish", "stream_tap", "tap_here", "wish_of_query"]
 
 _ALIVE = 10.0  # seconds of silence after which an empty line tells whether the reader is still there
 _TEXTS = ("method", "path", "authority", "source", "client_id")
 
 
-async def stream_tap(exchange: Exchange) -> None:
+@dataclass(frozen=True, slots=True)
+class TapWish:
+    """What somebody wants to look at: plain data, for it crosses to other processes.
+
+    Args:
+        kind: Whose words ``text`` has.
+        text: A query as ``/tap`` takes it, or a ``Match`` of Linkerd's tap in base64, empty for none.
+        limit: How many exchanges and connections.
+        sample: The share of them.
+        headers: Whether with header fields.
+    """
+
+    kind: Literal["query", "observe"]
+    text: str
+    limit: int = 1_000_000
+    sample: float = 1.0
+    headers: bool = False
+
+    def match(self) -> Wanted:
+        """Return what it matches.
+
+        Raises:
+            InvalidConfiguration: if it means nothing.
+        """
+        if self.kind == "query":
+            return _parse(self.text)[0]
+        from linkerd_proxy.grpc.tap_api import Match as Message  # whoever does not speak gRPC needs no protobuf
+        from linkerd_proxy.mesh.tap_request import match_of
+
+        return match_of(Message.FromString(base64.b64decode(self.text)) if self.text else None)
+
+
+class TapReader(Protocol):
+    """An open tap, of this process or of several."""
+
+    @property
+    def dropped(self) -> int:
+        """How many events nobody fetched in time."""
+        ...
+
+    async def next_batch(self, silence: float) -> tuple[list[TapEvent], int] | None:
+        """Return what :meth:`~linkerd_proxy.metrics.taps.OpenTap.next_batch` does."""
+        ...
+
+
+OpenTaps: TypeAlias = Callable[[TapWish], AbstractAsyncContextManager[TapReader]]
+"""Opens a tap for as long as a block takes."""
+
+
+@asynccontextmanager
+async def tap_here(wish: TapWish) -> AsyncIterator[TapReader]:
+    """Look at the traffic of this Trio run.
+
+    Raises:
+        InvalidConfiguration: for a wish that means nothing.
+        Overloaded: if too many taps are open.
+    """
+    with current_taps().open(wish.match(), limit=wish.limit, sample=wish.sample, headers=wish.headers) as tap:
+        yield tap
+
+
+async def stream_tap(exchange: Exchange, taps: OpenTaps = tap_here) -> None:
     """Answer ``/tap?method=GET&path=/api&limit=100`` with events until the limit is reached or the reader goes.
 
     The query may have ``method``, ``path``, ``authority``, ``source``, ``port``, ``client_id`` and ``label`` (as
@@ -30,8 +96,7 @@ async def stream_tap(exchange: Exchange) -> None:
         InvalidConfiguration: for a query that means nothing; nothing was answered then.
         Overloaded: if too many taps are open.
     """
-    match, limit, sample, headers = _parse(exchange.request.path.partition("?")[2])
-    with current_taps().open(match, limit=limit, sample=sample, headers=headers) as tap:
+    async with taps(wish_of_query(exchange.request.path.partition("?")[2])) as tap:
         await exchange.respond(Response(200, [("content-type", "application/x-ndjson")], Lines(tap)))
 
 
@@ -40,7 +105,7 @@ class Lines(Body):
 
     __slots__ = ("_tap",)
 
-    def __init__(self, tap: OpenTap) -> None:
+    def __init__(self, tap: TapReader) -> None:
         super().__init__()
         self._tap = tap
 
@@ -54,6 +119,16 @@ class Lines(Body):
         if dropped:
             found.append(json.dumps({"event": "dropped", "count": dropped}).encode())
         return b"\n".join([*found, b""]) or b"\n"
+
+
+def wish_of_query(query: str) -> TapWish:
+    """Return what a query of ``/tap`` asks for.
+
+    Raises:
+        InvalidConfiguration: if it means nothing.
+    """
+    _, limit, sample, headers = _parse(query)
+    return TapWish("query", query, limit, sample, headers)
 
 
 def _parse(query: str) -> tuple[Match, int, float, bool]:

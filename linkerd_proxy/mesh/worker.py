@@ -99,7 +99,7 @@ async def _serve(
     try:
         async with hosting(), trio.open_nursery() as nursery:
             await nursery.start(drain_on_signals, drain, nursery.cancel_scope)
-            nursery.start_soon(_answer, channel, drain)
+            nursery.start_soon(_answer, channel, drain, nursery)
 
             async def run(*, task_status: trio.TaskStatus[object]) -> None:
                 await serve(stack, listeners, drain=drain, task_status=task_status)
@@ -121,9 +121,16 @@ async def _tell_certified(nursery: trio.Nursery, channel: Channel, identity: Ide
     await follow_identity(identity, tell)
 
 
-async def _answer(channel: Channel, drain: Drain) -> None:
-    while await channel.receive() is not None:
-        await _report(channel)
+async def _answer(channel: Channel, drain: Drain, nursery: trio.Nursery) -> None:
+    from linkerd_proxy.mesh.asked import Asked  # only a worker is asked
+
+    asked = Asked(channel, nursery)
+    while (line := await channel.receive()) is not None:
+        message = json.loads(line)
+        if message["event"] == "tell":
+            await _report(channel)
+        else:
+            asked.take(message)
     drain.start()  # the parent is gone: nobody will ever tell this process to stop
 
 

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import logging
+import os
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 
 import trio
 
 from linkerd_proxy.address import AnyAddress
 from linkerd_proxy.core.background import unwrapped
 from linkerd_proxy.core.drain import Drain
+from linkerd_proxy.core.message import Body, Whole
 from linkerd_proxy.errors import InvalidConfiguration
-from linkerd_proxy.mesh.channel import Channel
 from linkerd_proxy.mesh.load import Argument
 from linkerd_proxy.mesh.log_format import current_log_format
+from linkerd_proxy.mesh.log_level import apply_log_level
+from linkerd_proxy.mesh.log_stream import LogStream, open_log
+from linkerd_proxy.mesh.observed import Observed, observed_here, together
 from linkerd_proxy.mesh.reserve import reserve
+from linkerd_proxy.mesh.tap_stream import TapReader, TapWish
 from linkerd_proxy.mesh.worker import Job
+from linkerd_proxy.mesh.worker_process import Gathered, WorkerProcess, spawn
 from linkerd_proxy.metrics.registry import Registry, current_registry
-from linkerd_proxy.metrics.snapshot import loaded
+from linkerd_proxy.metrics.taps import current_taps
 
 __all__ = ["Workers", "run_workers"]
 
@@ -32,7 +36,8 @@ logger: logging.Logger = logging.getLogger("linkerd_proxy")
 _PAUSE = 0.1  # seconds before the first restart, doubled each time, up to ...
 _LONGEST_PAUSE = 10.0
 _SOUND = 10.0  # a worker that lived as long starts the next pause from the beginning
-_ANSWER = 5.0  # seconds that a worker has to hand over its metrics
+_ANSWER = 5.0  # seconds that a worker has to answer
+_CLOSING = 1.0  # seconds that closing a stream may take
 _LATE = 2.0  # seconds beyond the grace after which a draining worker is killed
 
 
@@ -91,7 +96,11 @@ async def run_workers(
 
 
 class Workers:
-    """The processes that :func:`run_workers` keeps."""
+    """The processes that :func:`run_workers` keeps, and what the admin endpoint sees of them as one.
+
+    Questions and answers pass between them and this process in private; whoever of them does not answer within 5
+    seconds is left out.
+    """
 
     def __init__(self, addresses: Sequence[AnyAddress], count: int, job: Job, drain: Drain) -> None:
         self.addresses: tuple[AnyAddress, ...] = tuple(addresses)
@@ -99,10 +108,14 @@ class Workers:
         self.count = count
         self._job = job
         self._drain = drain
-        self._live: dict[int, _Worker] = {}
+        self._live: dict[int, WorkerProcess] = {}
         self._retired = Registry()
         self._started = trio.Event()
         self._certified = trio.Event()
+        self._streams: dict[int, Gathered] = {}
+        self._numbers = itertools.count(1)
+        self._nursery: trio.Nursery | None = None
+        self._levels: str | None = None
         registry = current_registry()
         self._restarts = registry.counter("proxy_worker_restarts_total", "Workers started again after they died")
 
@@ -138,9 +151,102 @@ class Workers:
             total.merge(registry)
         return total
 
+    async def tasks(self) -> Body:
+        """Return the task trees of all workers as text, each under its process id, and that of the parent."""
+        from linkerd_proxy.mesh.asked import tasks_here
+
+        lines = [f"parent {os.getpid()}", *(f"    {line}" for line in await tasks_here())]
+        for index, worker, found in await self._ask("tasks"):
+            lines.append(f"worker {worker.process.pid}, number {index}")
+            silent = [f"it did not answer within {_ANSWER:g} s"]
+            lines += [f"    {line}" for line in (silent if found is None else found)]
+        return Whole("".join(f"{line}\n" for line in lines).encode())
+
+    async def observed(self) -> Observed:
+        """Return the endpoints and failures of all workers as one."""
+        told = [found for _, _, found in await self._ask("observed") if found is not None]
+        return together([observed_here(), *map(Observed.from_data, told)])
+
+    def apply_log_level(self, text: str) -> None:
+        """Set the levels of the log here and in every worker, also in those that are started later.
+
+        Raises:
+            InvalidConfiguration: if it names no level; then nothing is changed.
+        """
+        apply_log_level(text)
+        self._levels = text
+        for worker in self._live.values():
+            self._start(worker.send, {"event": "log-level", "text": text})
+
+    @asynccontextmanager
+    async def tapped(self, wish: TapWish) -> AsyncIterator[TapReader]:
+        """Look at the traffic of all workers inside the block, also of those that are started meanwhile.
+
+        Raises:
+            InvalidConfiguration: for a wish that means nothing.
+            Overloaded: if too many taps are open.
+        """
+        from linkerd_proxy.mesh.gathered import GatheredTap
+
+        # This process has no traffic; but here the wish is checked, and how many there are.
+        with current_taps().open(wish.match(), limit=wish.limit, sample=wish.sample):
+            tap = GatheredTap(wish)
+            async with self._gathering(tap):
+                yield tap
+
+    @asynccontextmanager
+    async def logged(self, text: str) -> AsyncIterator[LogStream]:
+        """Take the lines that all workers log inside the block, and those of this process.
+
+        Raises:
+            InvalidConfiguration: if the text names no level.
+            Overloaded: if too many streams are open.
+        """
+        from linkerd_proxy.mesh.gathered import GatheredLog
+
+        with open_log(text) as stream:
+            async with self._gathering(GatheredLog(stream, text)):
+                yield stream
+
+    @asynccontextmanager
+    async def _gathering(self, stream: Gathered) -> AsyncIterator[None]:
+        number = next(self._numbers)
+        self._streams[number] = stream
+        try:
+            await self._ask_all(_opening(number, stream))  # until they look: what comes from now on is seen
+            yield
+        finally:
+            del self._streams[number]
+            # Before anything else is opened, which would be one too many there; the bytes are few and find room.
+            with trio.move_on_after(_CLOSING, shield=True):
+                for worker in list(self._live.values()):
+                    await worker.send({"event": "close", "id": number})
+
+    def _start(self, say: Callable[[Mapping[str, Any]], Awaitable[Any]], message: Mapping[str, Any]) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(say, message)
+
+    async def _ask(self, what: str) -> list[tuple[int, WorkerProcess, Any]]:
+        return await self._ask_all({"event": "ask", "id": next(self._numbers), "what": what})
+
+    async def _ask_all(self, message: Mapping[str, Any]) -> list[tuple[int, WorkerProcess, Any]]:
+        """Return what each worker answers, None where it does not in time."""
+        found: dict[int, Any] = {}
+
+        async def ask(index: int, worker: WorkerProcess) -> None:
+            found[index] = await worker.ask(message)
+
+        workers = sorted(self._live.items())
+        with trio.move_on_after(_ANSWER):
+            async with trio.open_nursery() as nursery:
+                for index, worker in workers:
+                    nursery.start_soon(ask, index, worker)
+        return [(index, worker, found.get(index)) for index, worker in workers]
+
     async def run(self, task_status: trio.TaskStatus[Workers]) -> None:
         """Keep the workers until the drain is over."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             for index in range(self.count):
                 nursery.start_soon(self._keep, index)
             await self._started.wait()
@@ -169,110 +275,45 @@ class Workers:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _run_one(self, index: int) -> int:
-        worker = await _spawn(self._job)
+        worker = await spawn(self._job, self)
         self._live[index] = worker
+        for number, stream in self._streams.items():
+            self._start(worker.ask, _opening(number, stream))
+        if self._levels is not None:
+            self._start(worker.send, {"event": "log-level", "text": self._levels})
         try:
             if self._drain.draining:  # since before there was a process to tell
                 worker.process.send_signal(signal.SIGTERM)
-            await worker.listen(self._check)
+            await worker.listen()
             status = await worker.process.wait()
         finally:
             del self._live[index]
+            for stream in self._streams.values():
+                stream.leave(worker.process.pid)
             self._retired.merge(worker.metrics, gauges=False)
             await worker.kill()
         if worker.failure and not self._started.is_set():
             raise InvalidConfiguration(worker.failure)
         return status
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Look whether all are ready now: one of them has said something about it."""
         if sum(worker.accepting for worker in self._live.values()) == self.count:
             self._started.set()
         if self.ready:
             self._certified.set()
 
+    def take(self, pid: int, message: Mapping[str, Any]) -> None:
+        """Give what a worker streams to whom it is for; others have gone."""
+        stream = self._streams.get(message["id"])
+        if stream is not None and message["event"] == "batch":
+            stream.take(pid, message["items"], message["dropped"])
+        elif stream is not None:
+            stream.leave(pid)
+
     def __repr__(self) -> str:
         return f"<Workers {self.pids} on {', '.join(map(str, self.addresses))}>"
 
 
-class _Worker:
-    """One process, as the parent sees it."""
-
-    __slots__ = (
-        "_arrived",
-        "_channel",
-        "_families",
-        "_lock",
-        "accepting",
-        "certified",
-        "failure",
-        "metrics",
-        "process",
-    )
-
-    def __init__(self, process: trio.Process, channel: Channel, *, follows: bool) -> None:
-        self.process = process
-        self.accepting = False
-        self.certified = not follows
-        """Whether it can prove who it is, if its readiness follows that."""
-        self.failure = ""
-        self.metrics = Registry()
-        """What it had counted when it last told."""
-        self._channel = channel
-        self._families: list[bytes] = []
-        self._arrived = trio.Event()
-        self._lock = trio.Lock()
-
-    async def listen(self, on_news: Callable[[], None]) -> None:
-        """Take what the process says until it ends."""
-        while (line := await self._channel.receive()) is not None:
-            message = json.loads(line)
-            event = message.get("event")
-            if event is None:
-                self._families.append(line)
-            elif event == "metrics":
-                self.metrics, self._families = loaded(self._families), []
-                self._arrived.set()
-            elif event == "ready":
-                self.accepting = True
-                on_news()
-            elif event == "certified":
-                self.certified = message["text"] == "yes"
-                on_news()
-            else:
-                self.failure = message["text"]
-        self.accepting = False
-        self._arrived.set()
-
-    async def fetch(self) -> None:
-        """Bring ``metrics`` up to date, unless the process is gone."""
-        async with self._lock:
-            self._arrived = trio.Event()
-            try:
-                await self._channel.send_event("tell")
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-            await self._arrived.wait()
-
-    async def kill(self) -> None:
-        """End the process if it runs, and wait for it."""
-        with trio.CancelScope(shield=True):
-            self.process.kill()
-            await self.process.wait()
-            await self._channel.aclose()
-
-
-async def _spawn(job: Job) -> _Worker:
-    mine, theirs = socket.socketpair()
-    with theirs:
-        try:
-            # A session of its own: Ctrl-C on the terminal reaches the parent alone, which then tells each worker once.
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "linkerd_proxy.mesh.worker", job.to_json(), str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        except OSError:
-            mine.close()
-            raise
-    return _Worker(process, Channel(mine), follows=job.identity is not None)
+def _opening(number: int, stream: Gathered) -> Mapping[str, Any]:
+    return {"event": "open", "id": number, "what": stream.what, "wish": stream.wish}

@@ -13,6 +13,8 @@ __all__ = [
     "ResponseEnded",
     "TapEvent",
     "as_json",
+    "packed",
+    "unpacked",
 ]
 
 
@@ -110,3 +112,21 @@ def as_json(event: TapEvent) -> dict[str, Any]:
         else:
             found[name] = round(value, 6) if isinstance(value, float) else value
     return found
+
+
+_KINDS = {name: kind for kind, name in _NAMES.items()}
+_PAIRS = frozenset({"labels", "headers", "trailers"})
+
+
+def packed(event: TapEvent) -> list[Any]:
+    """Return an event as what JSON can say and :func:`unpacked` reads: for another process."""
+    return [_NAMES[type(event)], *(getattr(event, name) for name in type(event).__slots__)]
+
+
+def unpacked(data: list[Any]) -> TapEvent:
+    """Return the event that :func:`packed` was given."""
+    kind = _KINDS[data[0]]
+    fields = dict(zip(kind.__slots__, data[1:], strict=True))
+    for name in _PAIRS & fields.keys():
+        fields[name] = tuple((one, other) for one, other in fields[name])
+    return kind(**fields)

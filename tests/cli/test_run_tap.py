@@ -23,10 +23,12 @@ def written(authority, directory):
     return str(directory)
 
 
-async def test_who_is_named_sees_the_requests(command, fetch, origin, tmp_path):
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_who_is_named_sees_the_requests(command, fetch, origin, tmp_path, workers):
     authority = Authority()
     arguments = ("--listen", "127.0.0.1:0", "--to", origin.address, "--identity", written(authority, tmp_path))
-    async with command("run", *arguments, "--tap-identity", VIZ, "--tap", "127.0.0.1:0") as proxy:
+    options = ("--workers", workers, "--tap-identity", VIZ, "--tap", "127.0.0.1:0")
+    async with command("run", *arguments, *options) as proxy:
         address, tap = await proxy.address(), await proxy.address("tap")
         viz = authority.issue(VIZ)
         credentials = grpc.ssl_channel_credentials(authority.roots, key_pem(viz.key), to_pem(viz.chain))

@@ -1,9 +1,11 @@
+import json
 import os
 import signal
 
 import pytest
 import trio
 
+from linkerd_proxy.cli.asking import ask_admin
 from linkerd_proxy.io.dial import dial
 
 ARGUMENTS = ("run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "2")
@@ -23,6 +25,42 @@ async def test_workers_share_one_port_and_one_admin_view(command, fetch, series,
             labels: count for labels, count in series(text, "response_latency_ms_bucket").items() if "+Inf" in labels
         }.values()
         assert buckets == 20
+        proxy.signal()
+        assert await proxy.ended() == 0
+
+
+async def test_the_admin_endpoint_shows_what_goes_on_in_all_workers(command, fetch, origin):
+    async with command(*ARGUMENTS, "--to", origin.address) as proxy:
+        address, admin = await proxy.address(), await proxy.address("admin")
+        lines = []
+
+        async def look():
+            await ask_admin(admin, "/tap?path=/seen&limit=6", "application/x-ndjson", lines.append)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            while True:  # until the tap has seen enough, and ends
+                assert await fetch(address, "/seen") == (200, b"hello")
+        events = [json.loads(line) for line in lines if line]
+        assert [event["event"] for event in events].count("request") == 6
+        assert [event["event"] for event in events].count("end") == 6
+        tasks = []
+        await ask_admin(admin, "/tasks", "text/plain", tasks.append)
+        workers = [int(line.split()[1].rstrip(",")) for line in tasks if line.startswith("worker ")]
+        assert len(set(workers)) == 2
+        assert {event["worker"] for event in events if event["event"] == "request"} <= set(map(str, workers))
+        frames = []
+
+        async def watch():
+            await ask_admin(admin, "/events", "text/event-stream", frames.append)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            while not frames:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        assert json.loads(frames[0].removeprefix("data: "))["rows"]
         proxy.signal()
         assert await proxy.ended() == 0
 

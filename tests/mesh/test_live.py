@@ -16,6 +16,7 @@ from linkerd_proxy.errors import UpstreamReset
 from linkerd_proxy.http.handler import handler
 from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.mesh.live import Watch
+from linkerd_proxy.mesh.observed import observed_here
 from linkerd_proxy.metrics.layer import Metrics
 from linkerd_proxy.metrics.registry import current_registry
 
@@ -45,13 +46,13 @@ async def test_a_row_tells_what_happened_since_the_frame_before(autojump_clock):
     async with opened(Metrics({"direction": "inbound"}) | Rescue() | answer) as service:
         for _ in range(3):
             await ask(service)
-        (row,) = watch.frame(current_registry()).rows
+        (row,) = watch.frame(current_registry(), observed_here()).rows
         assert (row.name, row.kind, row.total, row.success) == ("inbound http/1", "http", 3, 1.0)
         await trio.sleep(2)
         for path in ("/slow", "/slow", "/slow", "/fail"):
             await ask(service, path)
         await trio.sleep(2 - 0.6)
-        frame = watch.frame(current_registry())
+        frame = watch.frame(current_registry(), observed_here())
     (row,) = frame.rows
     assert row.total == 7
     assert row.rate == pytest.approx(1)
@@ -65,9 +66,9 @@ async def test_nothing_lately_is_none(autojump_clock):
     watch = Watch("web")
     async with opened(Metrics() | answer) as service:
         await ask(service)
-        watch.frame(current_registry())
+        watch.frame(current_registry(), observed_here())
         await trio.sleep(1)
-        (row,) = watch.frame(current_registry()).rows
+        (row,) = watch.frame(current_registry(), observed_here()).rows
     assert (row.rate, row.success, row.p50) == (0, None, None)
 
 
@@ -76,7 +77,7 @@ async def test_edges_tell_who_talks_to_whom(autojump_clock):
     async with opened(Metrics() | answer) as service:
         await ask(service, identity="client.mesh")
         await ask(service)
-        frame = watch.frame(current_registry())
+        frame = watch.frame(current_registry(), observed_here())
     (edge,) = frame.edges
     assert (edge.source, edge.target, edge.secured, edge.total) == ("client.mesh", "web.mesh", True, 1)
     assert sorted(row.meshed for row in frame.rows) == [0.5]
@@ -87,11 +88,11 @@ async def test_endpoints_show_their_state_and_share(autojump_clock):
     endpoints = Static(Endpoint(Address("10.0.0.1", 80)), Endpoint(Address("10.0.0.2", 80), identity="b.mesh"))
     async with opened(Balance(endpoints, lambda endpoint: answer, name="api")) as service:
         await ask(service)
-        watch.frame(current_registry())
+        watch.frame(current_registry(), observed_here())
         for _ in range(10):
             await ask(service)
         await trio.sleep(1)
-        frame = watch.frame(current_registry())
+        frame = watch.frame(current_registry(), observed_here())
     assert {one.address for one in frame.endpoints} == {"10.0.0.1:80", "10.0.0.2:80"}
     assert {one.state for one in frame.endpoints} == {"ready"}
     assert sum(one.share for one in frame.endpoints) == pytest.approx(1)
@@ -102,6 +103,6 @@ async def test_endpoints_show_their_state_and_share(autojump_clock):
 async def test_only_the_last_failures_are_kept(autojump_clock):
     for number in range(50):
         record_failure(UpstreamReset(f"number {number}"), own_connection())
-    failures = Watch("web").frame(current_registry()).failures
+    failures = Watch("web").frame(current_registry(), observed_here()).failures
     assert len(failures) == 20
     assert "number 49" in failures[-1].text
