@@ -12,9 +12,9 @@ from linkerd_proxy.balance.hints import hint_of
 from linkerd_proxy.balance.replica import Replica
 from linkerd_proxy.core.attempt import current_attempt
 from linkerd_proxy.core.classify import BROKEN, grpc_status_of
-from linkerd_proxy.core.message import Response
+from linkerd_proxy.core.message import Request, Response
 from linkerd_proxy.core.notes import current_notes
-from linkerd_proxy.core.work import Dial, Exchange, Respond
+from linkerd_proxy.core.work import Connection, Dial, Exchange, Respond
 from linkerd_proxy.errors import ConnectFailed
 
 if TYPE_CHECKING:
@@ -176,6 +176,10 @@ class ExchangeFlight(Flight, Exchange):
         "send",
         "started",
     )
+
+    request: Request
+    connection: Connection
+    judged: bool
 
     blind = False
 

@@ -42,7 +42,8 @@ class KeptScope:
     def __enter__(self) -> Self:
         self.task: trio.lowlevel.Task = trio.lowlevel.current_task()
         """The task inside."""
-        self._place = self.innermost = _innermost_of(self.task)
+        self._place = _innermost_of(self.task)
+        self.innermost: object = self._place
         """What it has as its innermost scope where limits may come in."""
         self._token: Token[KeptScope | None] = _kept.set(self)
         return self

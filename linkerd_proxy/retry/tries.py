@@ -18,7 +18,7 @@ from linkerd_proxy.core.message import EMPTY, Request, Response, Whole
 from linkerd_proxy.core.notes import current_notes
 from linkerd_proxy.core.pushback import grpc_pushback_of, retry_after_of
 from linkerd_proxy.core.stack import Service
-from linkerd_proxy.core.work import Exchange
+from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import AlreadyAnswered, ResponseTimeout
 from linkerd_proxy.headers import Headers
 from linkerd_proxy.metrics.registry import Counter
@@ -90,6 +90,9 @@ class Tries(Exchange):
         "_resume_at",
         "_send",
     )
+
+    request: Request
+    connection: Connection
 
     def __init__(self, exchange: Exchange, request: Request, plan: Plan, means: Means, limit: int, now: float) -> None:
         self.connection = exchange.connection
