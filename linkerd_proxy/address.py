@@ -99,6 +99,8 @@ def parse_target(text: str | AnyAddress) -> AnyAddress:
         InvalidConfiguration: naming the text and what is wrong with it.
     """
     address = parse_address(text) if isinstance(text, str) else text
+    if not isinstance(address, AnyAddress):
+        raise InvalidConfiguration(f"{address!r} is no address: give text, as in '127.0.0.1:8080', or an Address")
     check_target(address)
     return address
 

@@ -20,6 +20,7 @@ from linkerd_proxy.core.describe import constructor_call
 from linkerd_proxy.core.living import living
 from linkerd_proxy.core.ready import Ready, announce_ready, hearing_ready
 from linkerd_proxy.core.shared import hosting
+from linkerd_proxy.errors import InvalidConfiguration
 
 __all__ = ["A", "B", "C", "Layer", "Service", "Stack", "as_data", "opened"]
 
@@ -79,6 +80,7 @@ class Layer(_Frozen, Generic[A, B]):
     @overload
     def __or__(self, inner: Stack[B]) -> Stack[A]: ...
     def __or__(self, inner: Layer[B, C] | Stack[B]) -> Layer[A, C] | Stack[A]:
+        _refuse_class(inner)
         if isinstance(inner, Stack):
             return _Pipe(_layers(self), inner)
         if isinstance(inner, Layer):
@@ -161,6 +163,11 @@ async def _enter(exits: AsyncExitStack, layers: Sequence[Layer[Any, Any]], inner
     return inner
 
 
+def _refuse_class(given: object) -> None:
+    if isinstance(given, type) and issubclass(given, (Layer, Stack)):
+        raise TypeError(f"{given.__name__} is a class, and not one of its layers: write {given.__name__}()")
+
+
 def _layers(layer: Layer[Any, Any]) -> tuple[Layer[Any, Any], ...]:
     return layer.layers if isinstance(layer, _Chain) else (layer,)
 
@@ -193,7 +200,12 @@ async def opened(stack: Stack[A]) -> AsyncIterator[Service[A]]:
     A stack that is *named* in two branches of the tree is opened once and shared by both; one that is *built* twice is
     two. Sharing reaches as far as one outermost ``opened``: what a layer opens later, while it serves (an endpoint of a
     balancer), stands alone.
+
+    Raises:
+        InvalidConfiguration: if it is no stack, such as layers without an end.
     """
+    if not isinstance(stack, Stack):
+        raise InvalidConfiguration(_no_stack(stack))
     outer = _opening.get()
     task = trio.lowlevel.current_task()
     # A task that a layer started while it opens has inherited the opening, but what it opens doesn't nest in it.
@@ -224,6 +236,12 @@ async def opened(stack: Stack[A]) -> AsyncIterator[Service[A]]:
             yield service
     finally:
         opening.seal()
+
+
+def _no_stack(given: object) -> str:
+    if isinstance(given, Layer):
+        return f"{given!r} is a layer without an end: add | Connect('host:port'), or another stack"
+    return f"{given!r} is of type {type(given).__name__}, and no stack: give layers that end in a stack"
 
 
 # --- drawing -----------------------------------------------------------------------------------

@@ -4,7 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
 from linkerd_proxy.core.stack import Layer, Service, Stack, opened
+from linkerd_proxy.errors import InvalidConfiguration
+from linkerd_proxy.http.client import Client
+from linkerd_proxy.http.server import Http
+from linkerd_proxy.tcp.connect import Connect
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +129,29 @@ def test_printing_draws_the_tree() -> None:
             "└─ right: Leaf(name='r')",
         ]
     )
+
+
+async def test_what_is_no_stack_is_told_where_it_is_opened() -> None:
+    for given, told in [
+        (Http() | Client(), r"^Http\(\) \| Client\(\) is a layer without an end: add \| Connect"),
+        (Client(), r"^Client\(\) is a layer without an end"),
+        (None, "^None is of type NoneType, and no stack"),
+    ]:
+        with pytest.raises(InvalidConfiguration, match=told):
+            async with opened(given):
+                raise AssertionError("it was opened")
+
+
+def test_a_class_in_the_place_of_a_layer_is_told_with_the_brackets_that_it_lacks() -> None:
+    with pytest.raises(TypeError, match=r"^Client is a class, and not one of its layers: write Client\(\)$"):
+        Http() | Client
+    with pytest.raises(TypeError, match=r"write Connect\(\)$"):
+        Http() | Client() | Connect
+    with pytest.raises(TypeError, match="unsupported operand"):
+        Http() | 3
+
+
+@pytest.mark.parametrize("given", [80, None, ("127.0.0.1", 80)])
+def test_what_is_no_address_is_told_where_it_is_written(given) -> None:
+    with pytest.raises(InvalidConfiguration, match="is no address: give text, as in"):
+        Connect(given)
