@@ -248,7 +248,8 @@ class Configured(Stack[Connection]):
     """Serves by a file: YAML (extra ``config``) or JSON, as ``linkerd-proxy schema`` describes it.
 
     Whenever the file changes, the new stack is opened, serves all new connections, and the old one drains. A file that
-    is bad changes nothing. The listeners are opened by whoever serves this, so their addresses can't change.
+    is bad changes nothing. The listeners are opened by whoever serves this, so their addresses can't change. So it is
+    with what is beside them: ``admin``, ``tap_server``, ``otlp_metrics``, ``workers`` and ``log`` are the command's.
 
     Args:
         path: The file.

@@ -16,10 +16,13 @@ from linkerd_proxy.document.load import read
 from linkerd_proxy.document.tree import InvalidDocument, Node, Problem
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.io.listen import open_listeners
-from linkerd_proxy.mesh.config.backends import UpstreamTlsEntry
+from linkerd_proxy.mesh.config.backends import EndpointsFileEntry, UpstreamTlsEntry
 from linkerd_proxy.mesh.config.build import build
 from linkerd_proxy.mesh.config.document import IdentityEntry
+from linkerd_proxy.mesh.config.kept import Kept
 from linkerd_proxy.mesh.config.listeners import TlsEntry
+from linkerd_proxy.mesh.config.observing import OtlpMetricsEntry, TraceEntry
+from linkerd_proxy.mesh.config.peers import GatewayEntry
 from linkerd_proxy.mesh.config.read import structure
 from linkerd_proxy.mesh.config.references import unused_backends, walk
 from linkerd_proxy.mesh.config.regex import nests_repetitions
@@ -31,6 +34,7 @@ T = TypeVar("T")
 
 _EXTRAS = {"dns": ("dns", "dns"), "tls": ("service_identity", "egress")}
 """By a backend's key: the library that it needs, and the extra that brings it."""
+_FILE: type[EndpointsFileEntry | str] = EndpointsFileEntry | str  # type: ignore[assignment]  # convert() takes it
 _SOON = 86400.0 * 7  # seconds: a certificate for the web that expires within a week is worth a word; own figure
 
 
@@ -82,6 +86,8 @@ async def examine(path: str | Path, *, ports: bool = False, now: Callable[[], da
     findings += _of_certificates(root, base, now())
     findings += _of_files(root, base)
     findings += _of_extras(root, base)
+    findings += _of_exports(root, base)
+    findings += _of_gateways(root, base)
     findings += _of_patterns(root)
     findings += _of_weights(root)
     findings += [Finding("warning", one.line, one.path, one.text) for one in unused_backends(root)]
@@ -115,7 +121,10 @@ def _entries(root: Node, key: str) -> dict[str, Node]:
 def _of_identity(root: Node, base: Path, now: datetime) -> Iterator[Finding]:
     node = root.value.get("identity") if isinstance(root.value, dict) else None
     entry = None if node is None else _part(node, IdentityEntry)
-    if node is None or entry is None or entry.directory is None:
+    if node is None or entry is None:
+        return
+    if entry.directory is None:
+        yield from _tried(node, "identity", lambda: entry.identity(base))
         return
     from linkerd_proxy.tls.pem import credentials_from_pem
 
@@ -174,10 +183,11 @@ def _of_files(root: Node, base: Path) -> Iterator[Finding]:
         yield Finding("error", log.line, "access_log.to", text)
     for name, backend in _entries(root, "backends").items():
         node = backend.value.get("file") if isinstance(backend.value, dict) else None
-        if node is None or not isinstance(node.value, str):
+        entry = None if node is None else _part(node, _FILE)
+        if node is None or entry is None:
             continue
         try:
-            load(base / node.value, EndpointsDocument)
+            load(base / (entry if isinstance(entry, str) else entry.path), EndpointsDocument)
         except InvalidConfiguration as error:
             for line in str(error).splitlines():
                 yield Finding("error", node.line, f"backends.{name}.file", line)
@@ -200,16 +210,49 @@ def _of_extras(root: Node, base: Path) -> Iterator[Finding]:
                 yield Finding("error", keys["tls"].line, f"backends.{name}.tls.roots", text)
 
 
+def _of_exports(root: Node, base: Path) -> Iterator[Finding]:
+    """Tell what is wrong with collectors, which the environment may name."""
+    told = root.value if isinstance(root.value, dict) else {}
+    metrics, trace = told.get("otlp_metrics"), told.get("trace")
+    if metrics is not None and (export := _part(metrics, OtlpMetricsEntry)) is not None:
+        yield from _tried(metrics, "otlp_metrics", lambda: export.export(base))
+    if trace is not None and (tracing := _part(trace, TraceEntry)) is not None:
+        yield from _tried(trace, "trace", lambda: tracing.layer(base, Kept()))
+
+
+def _of_gateways(root: Node, base: Path) -> Iterator[Finding]:
+    """Tell of gateways that don't know their own name."""
+    node = root.value.get("identity") if isinstance(root.value, dict) else None
+    identity = None if node is None else _part(node, IdentityEntry)
+    if identity is None or identity.directory is not None:  # what is wrong there was told
+        return
+    for name, listener in _entries(root, "listeners").items():
+        gateway = listener.value.get("gateway") if isinstance(listener.value, dict) else None
+        entry = None if gateway is None else _part(gateway, GatewayEntry)
+        if gateway is not None and entry is not None and entry.name is None:
+            yield from _tried(gateway, f"listeners.{name}.gateway", lambda: identity.own_name(base))
+
+
+def _tried(node: Node, path: str, make: Callable[[], object]) -> Iterator[Finding]:
+    try:
+        make()
+    except InvalidConfiguration as error:
+        yield Finding("error", node.line, path, str(error))
+
+
 def _of_patterns(root: Node) -> Iterator[Finding]:
-    for _, path, node in walk(root):
-        if not isinstance(node.value, dict):
+    text = "a repetition repeats: whoever chooses the text can make it run for ever; write it without nesting"
+    for key, path, node in walk(root):
+        if key == "path_regex":
+            where, value = path, node
+        elif isinstance(node.value, dict) and {"type", "value"} <= node.value.keys():
+            where, value = f"{path}.value", node.value["value"]
+            if node.value["type"].value != "RegularExpression":
+                continue
+        else:
             continue
-        kind, value = node.value.get("type"), node.value.get("value")
-        if kind is None or value is None or kind.value != "RegularExpression" or not isinstance(value.value, str):
-            continue
-        if nests_repetitions(value.value):
-            text = "a repetition repeats: whoever chooses the text can make it run for ever; write it without nesting"
-            yield Finding("warning", value.line, f"{path}.value", text)
+        if isinstance(value.value, str) and nests_repetitions(value.value):
+            yield Finding("warning", value.line, where, text)
 
 
 def _of_weights(root: Node) -> Iterator[Finding]:
@@ -225,17 +268,23 @@ def _of_weights(root: Node) -> Iterator[Finding]:
 
 async def _of_ports(root: Node) -> list[Finding]:
     findings: list[Finding] = []
-    for name, listener in _entries(root, "listeners").items():
-        node = listener.value.get("address") if isinstance(listener.value, dict) else None
-        if node is None or not isinstance(node.value, str | int):
-            continue
+    for path, node in _addresses(root):
         try:
-            address = parse_address(str(node.value))
-        except InvalidConfiguration:
-            continue  # told already
-        try:
-            for socket in await open_listeners(address):
+            for socket in await open_listeners(parse_address(str(node.value))):
                 socket.close()
-        except InvalidConfiguration as error:
-            findings.append(Finding("error", node.line, f"listeners.{name}.address", str(error)))
+        except InvalidConfiguration as error:  # what is no address was told already
+            if "cannot listen on" in str(error):
+                findings.append(Finding("error", node.line, path, str(error)))
     return findings
+
+
+def _addresses(root: Node) -> Iterator[tuple[str, Node]]:
+    """Yield where a document says to listen, and the path of that."""
+    told = root.value if isinstance(root.value, dict) else {}
+    places = [(f"listeners.{name}", listener) for name, listener in _entries(root, "listeners").items()]
+    places += [(key, told[key]) for key in ("admin", "tap_server") if key in told]
+    for path, node in places:
+        inside = node.value.get("address") if isinstance(node.value, dict) else None
+        found, where = (inside, f"{path}.address") if inside is not None else (node, path)
+        if isinstance(found.value, str | int) and not isinstance(found.value, bool):
+            yield where, found

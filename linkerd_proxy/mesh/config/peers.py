@@ -50,7 +50,10 @@ def mesh_peers(peers: Peers) -> dict[str, MeshPeer]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayEntry:
-    """Leads other proxies of the mesh on to names elsewhere that they ask for, and nothing round in a circle."""
+    """Leads other proxies of the mesh on to names elsewhere that they ask for, and nothing round in a circle.
+
+    The listener's policy and limits of HTTP hold for them; its routes, timeouts and rates are for what is meant here.
+    """
 
     suffixes: tuple[str, ...]
     """The domains under which names may be reached, as ``svc.west.example``; an empty text is every name."""

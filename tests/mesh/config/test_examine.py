@@ -158,6 +158,61 @@ async def test_ports_are_tried_only_if_asked_for(tmp_path) -> None:
         listener.close()
 
 
+async def test_ports_of_the_admin_endpoint_and_of_the_tap_are_tried_too(tmp_path) -> None:
+    authority = Authority()
+    write(tmp_path / "id", authority.issue("web.mesh.local"), authority)
+    admin, tap = await open_listeners("127.0.0.1:0", "127.0.0.1:0")
+    try:
+        more = f"admin: {admin.address}\ntap_server: {{address: '{tap.address}', allowed: [a.b]}}\n"
+        findings = await found(tmp_path, MESH + more, ports=True)
+        assert [(line, path) for _, line, path, _ in findings] == [(4, "admin"), (5, "tap_server.address")]
+    finally:
+        admin.close()
+        tap.close()
+
+
+async def test_collectors_gateways_and_authorities_are_told_with_their_lines(tmp_path, monkeypatch) -> None:
+    for name in ("", "METRICS_", "TRACES_"):
+        monkeypatch.delenv(f"OTEL_EXPORTER_OTLP_{name}ENDPOINT", raising=False)
+    text = (
+        "identity: {spiffe: 'unix:///run/agent.sock'}\n"
+        "otlp_metrics: {}\n"
+        "trace: {service: shop}\n"
+        "listeners:\n"
+        "  web:\n"
+        "    address: 127.0.0.1:0\n"
+        "    tls: {}\n"
+        "    gateway: {suffixes: [a.example]}\n"
+    )
+    findings = await found(tmp_path, text)
+    assert [(severity, line, path) for severity, line, path, _ in findings] == [
+        ("error", 2, "otlp_metrics"),
+        ("error", 3, "trace"),
+        ("error", 8, "listeners.web.gateway"),
+    ]
+    authority = text.replace(
+        "spiffe: 'unix:///run/agent.sock'", "authority: {address: 'a.b:1', name: a.b, anchors: none, server_name: c.d}"
+    )
+    ((severity, line, path, told), *_) = await found(tmp_path, authority)
+    assert (severity, line, path) == ("error", 1, "identity")
+    assert "no readable certificate" in told
+
+
+async def test_patterns_of_profiles_and_files_with_settings_are_looked_at(tmp_path) -> None:
+    text = (
+        "listeners: {web: {address: '127.0.0.1:0', backend_refs: [a]}}\n"
+        "backends:\n"
+        "  a:\n"
+        "    file: {path: none.json}\n"
+        "    profile: {routes: [{condition: {all: [{path_regex: '/(a+)+'}]}}]}\n"
+    )
+    findings = await found(tmp_path, text)
+    assert [(severity, line, path) for severity, line, path, _ in findings] == [
+        ("error", 4, "backends.a.file"),
+        ("warning", 5, "backends.a.profile.routes[0].condition.all[0].path_regex"),
+    ]
+
+
 async def test_what_is_wrong_in_one_part_hides_nothing_of_another(tmp_path) -> None:
     text = (
         "identity: {directory: id}\n"

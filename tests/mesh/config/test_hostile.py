@@ -3,14 +3,18 @@
 import json
 from contextlib import suppress
 from copy import deepcopy
+from functools import cache
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from linkerd_proxy.document.load import parse
+from linkerd_proxy.document.schema import schema
 from linkerd_proxy.document.tree import InvalidDocument
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.mesh.config.build import build
+from linkerd_proxy.mesh.config.document import ProxyDocument
 from linkerd_proxy.mesh.config.read import structure
 from tests.mesh.config.documents import documents
 
@@ -37,7 +41,7 @@ def slots(value):
         yield from slots(one)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.data())
 def test_any_value_anywhere_is_taken_or_told(data) -> None:
     entry = deepcopy(data.draw(documents()))  # parts of it may be what a strategy holds, and are changed here
@@ -51,3 +55,48 @@ def test_any_value_anywhere_is_taken_or_told(data) -> None:
         if read is not None and not problems:
             with suppress(InvalidConfiguration):
                 str(build(read))
+
+
+@cache
+def validators():
+    jsonschema = pytest.importorskip("jsonschema", reason="pip install jsonschema")
+    return jsonschema.Draft202012Validator(schema(ProxyDocument))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(documents())
+def test_the_schema_takes_every_document_that_is_taken(entry) -> None:
+    validator = validators()
+    assert [error.message for error in validator.iter_errors(entry)] == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("listeners", "web", "limits"), {"max_haed": 1}),
+        (("listeners", "web", "limits"), {"max_head": -1}),
+        (("listeners", "web", "limits"), {"body_idle": 5}),
+        (("listeners", "web", "gateway"), {"peers": {}}),
+        (("backends", "app", "balance"), {"pick": {"type": "rign"}}),
+        (("backends", "app", "balance"), {"pick": {"type": "ring", "bound": 1}}),
+        (("backends", "app", "profile"), {"routes": [{"condition": {"not": {"metod": "GET"}}}]}),
+        (("backends", "app", "profile"), {"routes": [{"condition": {"all": [{"any": [{"path": "/"}]}]}}]}),
+        (("tap_server",), {}),
+        (("otlp_metrics",), {"batch": 0}),
+        (("admin",), {"bounds": {}}),
+    ],
+)
+def test_the_schema_and_the_reader_refuse_the_same(place, value) -> None:
+    validator = validators()
+    entry = {
+        "listeners": {"web": {"address": ":1", "backend_refs": ["app"]}},
+        "backends": {"app": {"endpoints": [":2"]}},
+    }
+    inside = entry
+    for key in place[:-1]:
+        inside = inside[key]
+    inside[place[-1]] = value
+    assert list(validator.iter_errors(entry))
+    read, problems = structure(parse(json.dumps(entry), "proxy.json"), "proxy.json")
+    assert problems
+    assert read is None
