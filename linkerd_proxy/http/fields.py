@@ -16,6 +16,7 @@ from linkerd_proxy.http.syntax import check_value, field_name
 
 __all__ = [
     "END_TO_END",
+    "SENDABLE",
     "VERSIONS",
     "Fields",
     "Framing",
@@ -24,6 +25,7 @@ __all__ = [
     "check_fields",
     "expects_continue",
     "make_response",
+    "part",
     "read_field",
     "trailers_from",
 ]
@@ -85,6 +87,14 @@ def _recall_field(field: tuple[bytes, bytes]) -> ReadField:
     return known
 
 
+def part(read: list[ReadField]) -> tuple[RawHeaders, tuple[tuple[bytes, bytes], ...]]:
+    """Part fields that were read into end-to-end and special ones, in order. What Connection names is not heeded."""
+    return (
+        [field for fate, field in read if fate is END_TO_END],
+        tuple([field for fate, field in read if fate is _READ_HERE]),
+    )
+
+
 class Fields:
     """A head's fields, checked and sorted into end-to-end ones and special ones."""
 
@@ -117,6 +127,10 @@ class Fields:
                 end_to_end = [field for field in end_to_end if field[0] not in self.connection]
         self.end_to_end: RawHeaders = end_to_end
         self.special: dict[bytes, list[bytes]] = special
+
+    def are_only(self, end_to_end: RawHeaders) -> bool:
+        """Whether these fields are all that goes on, and would be whatever other end-to-end fields there were."""
+        return self.end_to_end == end_to_end and self.connection <= HOP_BY_HOP
 
     def get(self, name: bytes) -> list[bytes]:
         """Return the values of a special field, in order."""
@@ -189,8 +203,8 @@ _passed: dict[tuple[bytes, bytes], None] = {}
 _passing = Doorkeeper()
 _PASSED_SIZE = 4096
 _PASSED_LENGTH = 256
-# Most values: no control character, not even a tab, and no white space at an end. Others get a closer look.
-_SENDABLE = re.compile(rb"[\x21-\x7e\x80-\xff]+(?: +[\x21-\x7e\x80-\xff]+)*")
+SENDABLE = re.compile(rb"[\x21-\x7e\x80-\xff]+(?: +[\x21-\x7e\x80-\xff]+)*")
+"""Most values: no control character, not even a tab, and no white space at an end. Others get a closer look."""
 _NOT_A_FIELD = HOP_BY_HOP - {b"te"} | {b"host", b"content-length"}
 
 
@@ -214,7 +228,7 @@ def check_field(field: tuple[bytes, bytes]) -> None:
     name, value = field
     if field_name(name) != name or name in _NOT_A_FIELD:
         raise BadRequest(f"header {name[:64]!r} is the codec's business, or not in lower case")
-    if _SENDABLE.fullmatch(value):
+    if SENDABLE.fullmatch(value):
         return
     check_value(name, value)
     if value != value.strip(b" \t"):

@@ -101,3 +101,44 @@ def test_the_memory_of_lines_is_bounded() -> None:
             heads.request(b"GET /%d HTTP/1.1\r\nHost: a\r\nX-%d: 1\r\n\r\n" % (number, number), "http")
     assert len(heads._lines) <= 1024
     assert len(heads._lines._names) <= 256
+
+
+@pytest.mark.parametrize("codec", ["h11", "httptools"])
+def test_special_fields_that_are_known_decide_nothing_about_the_others(codec) -> None:
+    heads = Heads(make_codec(codec), Limits())
+    special = b"Host: a\r\nConnection: close, x-hop\r\n"
+    for number in range(5):
+        heads.request(b"GET /%d HTTP/1.1\r\n%b\r\n" % (number, special), "http")
+        heads.response(b"HTTP/1.1 200 OK\r\n%bx-id: %d\r\n\r\n" % (special, number), "GET")
+    request, _ = heads.request(b"GET / HTTP/1.1\r\n%bx-hop: 1\r\nx-any: 2\r\n\r\n" % special, "http")
+    response, _ = heads.response(b"HTTP/1.1 200 OK\r\n%bx-hop: 1\r\nx-any: 2\r\n\r\n" % special, "GET")
+    assert request.headers.raw == [(b"x-any", b"2")]
+    assert (b"x-hop", b"1") not in response.headers.raw
+    assert (b"x-any", b"2") in response.headers.raw
+
+
+def test_each_path_method_and_scheme_is_the_heads_own_where_the_rest_is_known() -> None:
+    heads = Heads(make_codec("httptools"), Limits())
+    for number in range(5):
+        heads.request(b"GET /%d HTTP/1.1\r\nHost: a:80\r\nX: %d\r\n\r\n" % (number, number), "http")
+    assert len(heads._usual_requests) == 1
+    request, framing = heads.request(b"DELETE /x?y HTTP/1.1\r\nHost: a:80\r\nY: 1\r\n\r\n", "https")
+    assert repr(request) == "<Request DELETE https://a:80/x?y HTTP/1.1>"
+    assert request.headers.raw == [(b"y", b"1")]
+    assert framing.keep_alive
+    other, _ = heads.request(b"GET http://b/ HTTP/1.1\r\nHost: a:80\r\n\r\n", "https")
+    assert repr(other) == "<Request GET http://b/ HTTP/1.1>"
+    with pytest.raises(BadRequest):
+        heads.request(b"CONNECT /x HTTP/1.1\r\nHost: a:80\r\n\r\n", "http")
+    with pytest.raises(BadRequest):
+        heads.request(b"GET /#x HTTP/1.1\r\nHost: a:80\r\n\r\n", "http")
+
+
+def test_the_memory_of_special_fields_is_bounded() -> None:
+    heads = Heads(make_codec("httptools"), Limits())
+    for number in range(1000):
+        for again in range(3):
+            heads.request(b"GET /%d HTTP/1.1\r\nHost: a%d\r\nX: %d\r\n\r\n" % (again, number, again), "http")
+            heads.response(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX: %d\r\n\r\n" % (number, again), "GET")
+    assert 0 < len(heads._usual_requests) <= 256
+    assert 0 < len(heads._usual_responses) <= 256

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from linkerd_proxy.core.message import HttpVersion, Request, Response
+from typing import TypeAlias, TypeVar
+
+from linkerd_proxy.core.message import EMPTY, HttpVersion, Request, Response
 from linkerd_proxy.errors import BadRequest, UpstreamProtocolError
 from linkerd_proxy.headers import Headers, RawHeaders
-from linkerd_proxy.http.fields import VERSIONS, Fields
+from linkerd_proxy.http.fields import VERSIONS, Fields, part
 from linkerd_proxy.http.h1.codec import Codec, Malformed
 from linkerd_proxy.http.h1.lines import Lines
 from linkerd_proxy.http.h1.scan import USUAL_REQUEST_LINE, scan_request, scan_response
 from linkerd_proxy.http.limits import Limits
 from linkerd_proxy.http.memo import Doorkeeper
-from linkerd_proxy.http.syntax import check_method
+from linkerd_proxy.http.syntax import check_method, check_path
 from linkerd_proxy.http.validate import (
     Framing,
     request_from_fields,
@@ -26,25 +28,43 @@ _MEMO_SIZE = 256
 _MEMO_LENGTH = 2048  # so that a memo holds at most half a megabyte of heads
 _STATUS_LENGTH = 64
 
+_Status: TypeAlias = tuple[int, HttpVersion]
+_Special: TypeAlias = tuple[tuple[bytes, bytes], ...]
+K = TypeVar("K")
+V = TypeVar("V")
+
 
 class Heads:
     """Reads heads with one codec and one set of limits; one for each opened layer.
 
     Clients and upstreams say the same again and again: a head that is equal byte for byte to one that passed needs
-    neither scan nor parser; of a head that is new, only the lines that are new do. What is remembered is small and
-    bounded, and forgotten as a whole when full.
+    neither scan nor parser; of a head that is new, only the lines that are new do. What its special fields (Host,
+    Connection and so on) mean together depends on nothing but them and the first line, and is remembered as well. All
+    of that is small and bounded, and forgotten as a whole when full.
     """
 
-    __slots__ = ("_door", "_lines", "_requests", "_responses", "_statuses", "codec", "limits")
+    __slots__ = (
+        "_door",
+        "_lines",
+        "_requests",
+        "_responses",
+        "_statuses",
+        "_usual_requests",
+        "_usual_responses",
+        "codec",
+        "limits",
+    )
 
     def __init__(self, codec: Codec, limits: Limits) -> None:
         self.codec: Codec = codec
         self.limits: Limits = limits
         self._door = Doorkeeper()
         self._lines = Lines(codec)
-        self._statuses: dict[bytes, tuple[int, HttpVersion]] = {}
+        self._statuses: dict[bytes, _Status] = {}
         self._requests: dict[tuple[bytes, str], tuple[Request, Framing]] = {}
         self._responses: dict[tuple[bytes, str], tuple[Response, Framing]] = {}
+        self._usual_requests: dict[tuple[bytes, _Special], tuple[Request, Framing]] = {}
+        self._usual_responses: dict[tuple[_Status, _Special, str], tuple[Response, Framing]] = {}
 
     def request(self, head: bytes, scheme: str) -> tuple[Request, Framing]:
         """Return the request that a whole head says, without its body, and how its content is framed.
@@ -62,17 +82,7 @@ class Heads:
                 self._requests.clear()
             self._requests[key] = known
         kept, framing = known
-        request = Request.__new__(Request)  # a copy, for layers may change what they are given
-        request.method = kept.method
-        request.path = kept.path
-        request.headers = Headers.of(kept.headers.raw.copy())
-        request.body = kept.body
-        request.authority = kept.authority
-        request.scheme = kept.scheme
-        request.version = kept.version
-        request.upgrade = kept.upgrade
-        request.absolute_form = kept.absolute_form
-        return request, framing
+        return _like_request(kept, kept.headers.raw.copy()), framing  # a copy: layers may change what they are given
 
     def _split(self, head: bytes) -> list[bytes] | None:
         """Return the lines of a head that is not too large, or None where that takes a closer look."""
@@ -87,13 +97,28 @@ class Heads:
         if not lines or line is None:
             return None
         del lines[0]
-        known = self._lines
+        lines_read = self._lines
         try:
-            fields = Fields.sorted([known[line] for line in lines])
+            read = [lines_read[line] for line in lines]
         except (Malformed, BadRequest):
             return None  # the way for whole heads says better what is wrong
-        method, target, version = line.groups()
-        return request_from_fields(check_method(method), target, VERSIONS[version], fields, self.limits, scheme)
+        verb, target, version = check_method(line[1]), line[2], line[3]
+        end_to_end, special = part(read)
+        key = version, special
+        known = self._usual_requests.get(key)
+        # Of a path, and no other target, nothing but the path itself is in what the head says.
+        is_path = target[:1] == b"/" and verb != "CONNECT"
+        if known is not None and is_path:
+            kept, framing = known
+            request = _like_request(kept, end_to_end)
+            request.method, request.scheme = verb, scheme
+            request.path = check_path(target, verb, self.limits.max_target)
+            return request, framing
+        fields = Fields.sorted(read)
+        request, framing = request_from_fields(verb, target, VERSIONS[version], fields, self.limits, scheme)
+        if is_path and request.body is EMPTY and not request.wants_tunnel and fields.are_only(end_to_end):
+            self._remember(self._usual_requests, key, (request, framing), head)
+        return request, framing
 
     def _read_request(self, head: bytes, scheme: str) -> tuple[Request, Framing]:
         head, line = scan_request(head, self.limits)
@@ -126,13 +151,7 @@ class Heads:
                 self._responses.clear()
             self._responses[key] = known
         kept, framing = known
-        response = Response.__new__(Response)
-        response.status = kept.status
-        response.headers = Headers.of(kept.headers.raw.copy())
-        response.body = kept.body
-        response.version = kept.version
-        response.declared_length = kept.declared_length
-        return response, framing
+        return _like_response(kept, kept.headers.raw.copy()), framing
 
     def _response_by_lines(self, head: bytes, request_method: str) -> tuple[Response, Framing] | None:
         lines = self._split(head)
@@ -140,12 +159,28 @@ class Heads:
         if not lines or status is None:
             return None
         del lines[0]
-        known = self._lines
+        lines_read = self._lines
         try:
-            fields = Fields.sorted([known[line] for line in lines])
-            return response_from_fields(*status, fields, request_method)
+            read = [lines_read[line] for line in lines]
+            end_to_end, special = part(read)
+            key = status, special, request_method
+            known = self._usual_responses.get(key)
+            if known is not None:
+                return _like_response(known[0], end_to_end), known[1]
+            fields = Fields.sorted(read)
+            known = response_from_fields(*status, fields, request_method)
         except (Malformed, BadRequest):
             return None  # the way for whole heads says better what is wrong
+        if fields.are_only(end_to_end):
+            self._remember(self._usual_responses, key, known, head)
+        return known
+
+    def _remember(self, memory: dict[K, V], key: K, known: V, head: bytes) -> None:
+        """Remember what the fields mean that a codec reads, for heads that differ in others only."""
+        if len(head) <= _MEMO_LENGTH and self._door.admits(hash(key)):
+            if len(memory) >= _MEMO_SIZE:
+                memory.clear()
+            memory[key] = known
 
     def _read_response(self, head: bytes, request_method: str) -> tuple[Response, Framing]:
         try:
@@ -163,6 +198,30 @@ class Heads:
 
     def __repr__(self) -> str:
         return f"<Heads by {self.codec.name}>"
+
+
+def _like_request(kept: Request, raw: RawHeaders) -> Request:
+    request = Request.__new__(Request)
+    request.method = kept.method
+    request.path = kept.path
+    request.headers = Headers.of(raw)
+    request.body = kept.body
+    request.authority = kept.authority
+    request.scheme = kept.scheme
+    request.version = kept.version
+    request.upgrade = kept.upgrade
+    request.absolute_form = kept.absolute_form
+    return request
+
+
+def _like_response(kept: Response, raw: RawHeaders) -> Response:
+    response = Response.__new__(Response)
+    response.status = kept.status
+    response.headers = Headers.of(raw)
+    response.body = kept.body
+    response.version = kept.version
+    response.declared_length = kept.declared_length
+    return response
 
 
 def _plain_fields(head: bytes, line_end: int) -> RawHeaders:

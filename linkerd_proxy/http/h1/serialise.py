@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from linkerd_proxy.core.message import EMPTY, Request, Response
 from linkerd_proxy.headers import Headers, RawHeaders
-from linkerd_proxy.http.fields import check_field
+from linkerd_proxy.http.fields import SENDABLE, check_field
 from linkerd_proxy.http.hop import may_trail
 from linkerd_proxy.http.memo import Doorkeeper
 from linkerd_proxy.http.validate import check_target
@@ -15,6 +15,9 @@ __all__ = ["chunk", "last_chunk", "old_response_head", "refusal_head", "request_
 
 _lines: dict[tuple[bytes, bytes], bytes] = {}
 _door = Doorkeeper()
+_names: set[bytes] = set()  # of fields that may be sent, if their value is good
+_NAMES_SIZE = 1024
+_NAME_LENGTH = 64
 _LINES_SIZE = 4096
 _LINE_LENGTH = 256
 
@@ -34,7 +37,13 @@ def _field_lines(raw: RawHeaders, parts: list[bytes]) -> None:
 
 
 def _make_line(field: tuple[bytes, bytes]) -> bytes:
-    check_field(field)
+    name, value = field
+    if name not in _names or not SENDABLE.fullmatch(value):
+        check_field(field)
+        if len(name) <= _NAME_LENGTH:
+            if len(_names) >= _NAMES_SIZE:
+                _names.clear()
+            _names.add(name)
     line = b"%b: %b\r\n" % field
     if len(line) <= _LINE_LENGTH and _door.admits(hash(field)):
         if len(_lines) >= _LINES_SIZE:
