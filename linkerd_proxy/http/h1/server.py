@@ -22,6 +22,7 @@ from linkerd_proxy.http.h1.scan import find_end, plausible
 from linkerd_proxy.http.h1.serialise import refusal_head
 from linkerd_proxy.http.h1.tunnel import TunnelBody
 from linkerd_proxy.http.limits import Limits
+from linkerd_proxy.http.refused import refusal_of
 from linkerd_proxy.io.streams import abort_nowait, has_unread, send_now_of, watch_hangup
 
 __all__ = ["ServerConnection", "serve_h1"]
@@ -348,13 +349,9 @@ class ServerConnection:
         if answer is not None and answer.begun:
             self.abort()
             return
-        status = error.status if isinstance(error, ProxyError) else 500
-        # Only what the client itself did is explained to it; Rescue decides who may know more.
-        known = error if isinstance(error, BadRequest | RequestTimeout) else None
-        text = known.explanation.encode("ascii", "backslashreplace") if known else b""
         with trio.move_on_after(self.heads.limits.linger):
             try:
-                await self.stream.send_all(refusal_head(status, text))
+                await self.stream.send_all(refusal_head(*refusal_of(error)))
             except _GONE:
                 return
         if answer is not None:

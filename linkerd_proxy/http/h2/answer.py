@@ -27,6 +27,7 @@ from linkerd_proxy.http.h2.decoder import Block
 from linkerd_proxy.http.h2.incoming import Incoming
 from linkerd_proxy.http.h2.stream import Stream
 from linkerd_proxy.http.h2.websocket import accepted_in_h2, asked_in_h2
+from linkerd_proxy.http.refused import refusal_of
 from linkerd_proxy.http.validate import check_response, trailers_from
 
 if TYPE_CHECKING:
@@ -237,16 +238,14 @@ class ServerChannel(Channel["H2Server"]):
         self.finish_body()
 
     def _refusal(self, error: Exception, *, end: bool = True) -> None:
-        status = error.status if isinstance(error, ProxyError) else 500
+        status, told = refusal_of(error)
         fields: RawHeaders = [(b":status", _STATUS[status])]
         if self._prototype.is_grpc:
             # gRPC tells failures in trailers; these are the only ones (gRPC over HTTP/2, "Trailers-Only").
             code = error.grpc_status if isinstance(error, ProxyError) else 13
             fields = [(b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % code)]
-        # Only what the client itself did is explained to it; Rescue decides who may know more.
-        if isinstance(error, BadRequest | RequestTimeout):
-            text = error.explanation.encode("ascii", "backslashreplace")
-            fields.append((b"l5d-proxy-error", bytes(byte if 32 <= byte < 127 else 63 for byte in text)))
+        if told:
+            fields.append((b"l5d-proxy-error", told))
         self._answered = self.stream.responded = True
         self.link.engine.send_head(self.stream, fields, end=end)
 
