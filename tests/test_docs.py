@@ -125,3 +125,13 @@ def test_options_shown_exist(line):
         [sys.executable, "-m", "linkerd_proxy", *name, "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert [w.partition("=")[0] for w in words if w.startswith("--") and w.partition("=")[0] not in shown] == []
+
+
+def test_every_dependency_is_justified():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = [project["build-system"]["requires"], project["project"]["dependencies"]]
+    groups += [*project["project"]["optional-dependencies"].values(), *project["dependency-groups"].values()]
+    wanted = {re.split(r"[\[<>=;~! ]", one)[0].lower() for group in groups for one in group if isinstance(one, str)}
+    text = (DOCS / "explanation" / "dependencies.rst").read_text().lower()
+    for name in wanted - {"linkerd-proxy"}:
+        assert re.search(rf"\b{re.escape(name)}\b", text), name
