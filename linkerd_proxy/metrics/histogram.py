@@ -142,8 +142,10 @@ class Histogram:
         self.zeros += other.zeros
         self.count += other.count
         self.total += other.total
-        for exemplar in other.exemplars.values():
-            self.exemplify(exemplar)
+        for octave, exemplar in other.exemplars.items():
+            mine = self.exemplars.get(octave)
+            if mine is None or mine.timestamp < exemplar.timestamp:
+                self.exemplify(exemplar)
         self._coarsen()
 
     def since(self, earlier: Histogram) -> Histogram:

@@ -123,20 +123,24 @@ class Family(Generic[S]):
 
     def labels(self, labels: Labels) -> S:
         """Return the series with these labels, made now if there was none."""
+        series = self._found(labels)
+        if series is None:
+            for name, _ in labels:
+                if not _NAME.fullmatch(name) or name.startswith("__") or name in _RESERVED:
+                    raise ValueError(f"{name!r} can't be a label of {self.name}: use letters, digits and _")
+            if len(self) >= MAX_SERIES:
+                labels = tuple((name, "overflow") for name, _ in labels)
+                series = self._found(labels)
+            if series is None:
+                series = self.series[labels] = self.make()
+        return series
+
+    def _found(self, labels: Labels) -> S | None:
         series = self.series.get(labels)
         if series is None:
             series = self._idle.pop(labels, None)
             if series is not None:
                 self.series[labels] = series
-                return series
-            for name, _ in labels:
-                if not _is_label(name):
-                    raise ValueError(f"{name!r} can't be a label of {self.name}: use letters, digits and _")
-            if len(self) >= MAX_SERIES:
-                labels = tuple((name, "overflow") for name, _ in labels)
-                series = self.series.get(labels)
-            if series is None:
-                series = self.series[labels] = self.make()
         return series
 
     def items(self) -> list[tuple[Labels, S]]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linkerd_proxy.metrics.histogram import MAX_SCHEMA, MIN_SCHEMA, Histogram
+from linkerd_proxy.metrics.histogram import MAX_SCHEMA, MIN_SCHEMA, Exemplar, Histogram
 
 positive = st.floats(min_value=0, exclude_min=True, max_value=sys.float_info.max)
 patient = settings(deadline=None)  # a loaded machine is no failure
@@ -174,3 +174,15 @@ def test_what_makes_no_histogram_is_refused(schema, max_buckets):
 
 def test_repr_tells_the_state():
     assert repr(filled([1, 2])) == "<Histogram of 2 values, schema 3, 2 buckets>"
+
+
+def test_of_two_examples_the_newer_one_stays_in_whatever_order_they_are_merged():
+    old, new = Histogram(), Histogram()
+    for histogram, value, moment in ((old, 5.0, 1.0), (new, 6.0, 2.0)):
+        histogram.record(value)
+        histogram.exemplify(Exemplar(value, "ab", moment))
+    for first, second in ((old, new), (new, old)):
+        merged = Histogram()
+        merged.merge(first)
+        merged.merge(second)
+        assert [one.value for one in merged.exemplars.values()] == [6.0]

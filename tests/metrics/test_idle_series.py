@@ -69,3 +69,19 @@ async def test_the_memory_of_what_went_is_given_back(autojump_clock):
     registry.collect()
     (family,) = registry
     assert len(family) == len(family._seen) == 0
+
+
+async def test_the_series_of_all_that_is_too_much_is_one_also_after_it_was_idle(autojump_clock):
+    registry = Registry()
+    held = [registry.counter("a_total", "", host=str(number)) for number in range(MAX_SERIES)]
+    rest = registry.counter("a_total", "", host="one more")
+    rest.value += 1
+    registry.collect()
+    await trio.sleep(RETAIN_IDLE + 1)
+    registry.collect()
+    assert registry.counter("a_total", "", host="another") is rest
+    rest.value += 1
+    registry.collect()
+    (family,) = registry
+    assert len(family.items()) == len(held) + 1
+    assert dict(family.items())[("host", "overflow"),].value == 2
