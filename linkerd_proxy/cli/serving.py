@@ -20,7 +20,7 @@ from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.io.listen import SocketListener, open_listeners
 from linkerd_proxy.mesh.admin import admin as admin_stack
-from linkerd_proxy.mesh.identities import find_identity
+from linkerd_proxy.mesh.identities import find_identity, own_name
 from linkerd_proxy.mesh.load import Argument, load_stack
 from linkerd_proxy.mesh.open_telemetry import otlp_metrics_from_environment
 from linkerd_proxy.mesh.readiness import follow_identity
@@ -145,7 +145,9 @@ async def _serve_here(
         if identity is not None:
             readiness.set_certified(False)
             nursery.start_soon(follow_identity, identity, readiness.set_certified)
-        view = admin_stack(drain, stack, ready=lambda: bool(readiness), shutdown=plan.shutdown)
+        view = admin_stack(
+            drain, stack, ready=lambda: bool(readiness), shutdown=plan.shutdown, name=_shown_name(plan.identity)
+        )
         await _serve_admin(nursery, view, admin_listeners)
         if identity is not None and tap_listeners:
             await _serve_admin(nursery, tap_server(identity, *plan.tap_identities), tap_listeners)
@@ -201,6 +203,7 @@ async def _serve_by_workers(
                     ready=lambda: workers.ready and bool(readiness),
                     inside=workers,
                     shutdown=plan.shutdown,
+                    name=_shown_name(plan.identity),
                 )
                 await _serve_admin(nursery, view, admin_listeners)
                 if identity is not None and tap_listeners:
@@ -210,6 +213,14 @@ async def _serve_by_workers(
                 there = [one.address for one in outbound]
                 task_status.started(_serving(stack, inbound, there, admin_listeners, tap_listeners))
             nursery.cancel_scope.cancel()
+
+
+def _shown_name(identity: str | None) -> str:
+    """Return how the live view calls the proxy: as its peers do, where that is known from the start."""
+    try:
+        return "proxy" if identity is None else own_name(identity or None)
+    except InvalidConfiguration:  # a SPIFFE agent will tell, or there is no identity
+        return "proxy"
 
 
 async def _listen(held: AsyncExitStack, *addresses: str | None, original_dst: bool = False) -> list[SocketListener]:

@@ -1,5 +1,6 @@
 """A mesh in two lines: two processes, and identities from an authority of one's own."""
 
+import json
 import os
 import signal
 import ssl
@@ -60,6 +61,15 @@ async def test_two_lines_are_a_mesh(command, fetch, series, identities, options)
         assert 'tls="true"' in labels
         api.signal()
         assert await api.ended() == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")])
+async def test_the_live_view_calls_a_proxy_by_its_identity(command, run_command, identities, options):
+    arguments = ("--listen", "127.0.0.1:0", "--to", "127.0.0.1:1", "--admin", "127.0.0.1:0")
+    async with command("run", *arguments, "--identity", str(identities / "api"), *options) as api:
+        shown = await run_command("top", "--once", "--json", "--admin", str(await api.address("admin")))
+        assert shown.status == 0, shown.errors
+        assert json.loads(shown.output)["name"] == "api.mesh.local"
 
 
 async def test_a_server_that_speaks_first_is_reached_through_both(command, identities):
