@@ -52,6 +52,7 @@ nitpick_ignore_regex = [
         r"(Path|datetime(\.datetime)?|(x509|ec)\.\w+|CertificateIssuerPrivateKeyTypes|PublicKey)",
     ),
     ("py:class", r"(SSL\.Context|os\.PathLike|cryptography\..*|Metric)"),
+    ("py:class", r"linkerd_proxy\.duration\.parse_duration"),  # how a file's text is read, inside an annotation
     ("py:class", r"linkerd_proxy\.mesh\.worker\.Job"),  # what a worker process is told: of no use to others
 ]
 
