@@ -21,6 +21,7 @@ from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.admin import admin as admin_stack
 from linkerd_proxy.mesh.authority import Certifier, authority_stacks
 from linkerd_proxy.mesh.authority_users import Users
+from linkerd_proxy.mesh.log_level import apply_log_level
 from linkerd_proxy.mesh.settled import settle
 from linkerd_proxy.mesh.signals import run_until_signalled
 from linkerd_proxy.metrics.process import process_metrics
@@ -87,7 +88,7 @@ def serve_authority(
     rate: float,
     admin: str | None,
     grace: float,
-    log: int,
+    log: str,
 ) -> None:
     """Serve the authority in DIR until SIGTERM or SIGINT, by Linkerd's protocol (identity.Identity/Certify).
 
@@ -100,7 +101,7 @@ def serve_authority(
     linkerd-proxy authority serve /var/lib/mesh --listen unix:/run/mesh.sock --allow www-data=web.mesh.local
     """  # noqa: D301  # click's own way to say "leave these lines as they are"
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-    logging.getLogger("linkerd_proxy").setLevel(log)
+    apply_log_level(log)
     stored = StoredAuthority(directory)
     found = stored.current()
     found.check_valid()

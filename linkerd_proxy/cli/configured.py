@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -89,10 +88,7 @@ def plan_of(ctx: click.Context, path: str, values: dict[str, object]) -> ConfigP
     if values["shutdown_endpoint"] and not admin:
         raise click.UsageError("--shutdown-endpoint is a page of the admin endpoint: give it an --admin ADDRESS")
     log_to(form=str(values["log_format"]))
-    if "log" in given:
-        logging.getLogger("linkerd_proxy").setLevel(values["log"])  # type: ignore[arg-type]  # click made it a level
-    else:
-        apply_log_level(document.log)
+    apply_log_level(str(values["log"]) if "log" in given else document.log)
     return ConfigPlan(
         path,
         document,

@@ -17,9 +17,8 @@ __all__ = ["ADDRESS", "DURATION", "LOG_LEVEL", "SECONDS", "TARGET", "TIMEOUT", "
 if TYPE_CHECKING:
     _StrParam = click.ParamType[str]
     _FloatParam = click.ParamType[float]
-    _IntParam = click.ParamType[int]
 else:  # generic from click 8.5 on
-    _StrParam = _FloatParam = _IntParam = click.ParamType
+    _StrParam = _FloatParam = click.ParamType
 
 
 class Command(click.Command):
@@ -74,18 +73,17 @@ class _DurationType(_FloatParam):
             self.fail(str(error), param, ctx)
 
 
-class _LogLevelType(_IntParam):
-    """A level of logging."""
+class _LogLevelType(_StrParam):
+    """Checks levels of the log, of the whole and of its parts, and leaves them as they were written."""
 
     name = "level"
 
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if not isinstance(value, str):
-            return value
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            return parse_log_level(value)
+            parse_log_level(value)
         except InvalidConfiguration as error:
             self.fail(str(error), param, ctx)
+        return value
 
 
 ADDRESS = _AddressType()

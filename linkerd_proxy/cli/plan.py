@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -16,6 +15,7 @@ from linkerd_proxy.io.loopback import loopbacks
 from linkerd_proxy.mesh.commanded import app_address
 from linkerd_proxy.mesh.load import Argument
 from linkerd_proxy.mesh.log_format import FORMATS, log_to
+from linkerd_proxy.mesh.log_level import apply_log_level
 
 __all__ = ["PREFIX", "Plan", "Values", "make_plan", "plan_options"]
 
@@ -244,7 +244,7 @@ def make_plan(ctx: click.Context, target: str | None, values: Values) -> Plan:
         click.UsageError, InvalidConfiguration: if they don't fit together.
     """
     log_to(form=values["log_format"])
-    logging.getLogger("linkerd_proxy").setLevel(values["log"])
+    apply_log_level(values["log"])
     if not values["tap_identity"]:
         _refuse(ctx, {"tap"}, "belongs to --tap-identity NAME, which says who may watch")
     if target is not None:

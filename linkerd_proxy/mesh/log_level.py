@@ -86,10 +86,11 @@ def parse_directives(text: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for part in text.lower().split(","):
         target, equals, name = part.strip().rpartition("=")
-        if name not in _LEVELS:
+        level = int(name) if name.isdecimal() else _LEVELS.get(name)  # a number is one that Python's logging takes
+        if level is None:
             raise InvalidConfiguration(f"{text!r} names no log level: give one of {', '.join(_LEVELS)}")
         if equals and target.startswith("linkerd"):
-            found[target if target.startswith(f"{_ROOT}.") else _ROOT] = _LEVELS[name]
+            found[target if target.startswith(f"{_ROOT}.") else _ROOT] = level
         elif not equals:
-            found.setdefault("", _LEVELS[name])
+            found.setdefault("", level)
     return found

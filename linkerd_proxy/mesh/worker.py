@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import sys
@@ -24,6 +23,7 @@ from linkerd_proxy.mesh.channel import Channel
 from linkerd_proxy.mesh.identities import find_identity
 from linkerd_proxy.mesh.load import Argument, load_stack
 from linkerd_proxy.mesh.log_format import log_to
+from linkerd_proxy.mesh.log_level import apply_log_level
 from linkerd_proxy.mesh.readiness import follow_identity
 from linkerd_proxy.mesh.settled import settle
 from linkerd_proxy.mesh.signals import drain_on_signals
@@ -44,7 +44,7 @@ class Job:
         arguments: For the target, if it is a function.
         addresses: Where to listen; the ports are shared with the other workers.
         grace: Seconds for a drain.
-        log_level: Of the ``linkerd_proxy`` logger.
+        log_level: Of the log and its parts, in Linkerd's words.
         log_format: The form of its lines.
         original_dst: Whether connections shall tell where they were going before iptables redirected them.
         identity: What readiness follows: a directory, empty for what the environment says, or None for nothing.
@@ -54,7 +54,7 @@ class Job:
     addresses: list[str]
     arguments: Mapping[str, Argument] = field(default_factory=dict)
     grace: float = 120.0
-    log_level: str = "WARNING"
+    log_level: str = "warn"
     original_dst: bool = False
     identity: str | None = None
     log_format: str = "PLAIN"
@@ -149,7 +149,7 @@ def main() -> int:
     descriptor = int(sys.argv[2])
     os.set_inheritable(descriptor, False)  # what a user's code spawns must not keep the parent waiting
     log_to(form=job.log_format, worker=os.getpid())
-    logging.getLogger("linkerd_proxy").setLevel(job.log_level)
+    apply_log_level(job.log_level)
 
     async def run() -> int:
         return await work(job, Channel(socket.socket(fileno=descriptor)))

@@ -19,7 +19,7 @@ from linkerd_proxy.core.message import Body, Whole
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.mesh.load import Argument
 from linkerd_proxy.mesh.log_format import current_log_format
-from linkerd_proxy.mesh.log_level import apply_log_level
+from linkerd_proxy.mesh.log_level import apply_log_level, shown_log_level
 from linkerd_proxy.mesh.log_stream import LogStream, open_log
 from linkerd_proxy.mesh.observed import Observed, observed_here, together
 from linkerd_proxy.mesh.reserve import reserve
@@ -83,7 +83,7 @@ async def run_workers(
             [str(one.address) for one in bound],
             arguments or {},
             drain.grace,
-            logging.getLevelName(logger.getEffectiveLevel()),
+            shown_log_level(),
             original_dst,
             identity,
             current_log_format(),

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -122,3 +123,18 @@ def is_over(pid):
             return file.read().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+async def test_the_level_of_the_log_is_that_of_every_worker(command, fetch):
+    arguments = (*ARGUMENTS, "--to", "127.0.0.1:1", "--log", "off")
+    async with command(*arguments) as proxy:
+        address, admin = await proxy.address(), await proxy.address("admin")
+        assert (await fetch(address))[0] == 502
+        put = "content-length: 37\r\n\r\nerror,linkerd_proxy.failures=warn    "
+        assert (await fetch(admin, "/proxy-log-level", method="PUT", host="localhost", headers=put))[0] == 204
+        assert (await fetch(admin, "/metrics"))[0] == 200  # whoever has told this has heard of the level before
+        for _ in range(3):
+            assert (await fetch(address))[0] == 502
+        proxy.signal()
+        assert await proxy.ended() == 0
+        assert len(re.findall(r"WARNING worker \d+: UF ", proxy.errors)) == 3
