@@ -15,6 +15,7 @@ from linkerd_proxy.http.client import Client
 from linkerd_proxy.metrics.metric_export import OtlpMetrics
 from linkerd_proxy.metrics.span_export import Otlp
 from linkerd_proxy.tcp.connect import Connect
+from linkerd_proxy.tls.originate import Originate
 
 __all__ = ["otlp_from_environment", "otlp_metrics_from_environment"]
 
@@ -54,13 +55,14 @@ def otlp_from_environment(
 
     Args:
         environ: The variables.
-        tls: What stands before ``Connect`` for an ``https`` endpoint.
+        tls: What stands before ``Connect`` for an ``https`` endpoint; by default what trusts the system's authorities
+            (extra ``egress``).
 
     Raises:
-        InvalidConfiguration: for a variable that can't be read, a protocol other than ``http/protobuf``, and for
-            ``https`` without ``tls``. No message repeats a value that may be a secret.
+        InvalidConfiguration: for a variable that can't be read, and a protocol other than ``http/protobuf``. No message
+            repeats a value that may be a secret.
     """
-    way = _way(environ, "TRACES", tls, "otlp_from_environment")
+    way = _way(environ, "TRACES", tls)
     if way is None:
         return None
     return Otlp(**way)
@@ -83,7 +85,7 @@ def otlp_metrics_from_environment(
 
     Args:
         environ: The variables.
-        tls: What stands before ``Connect`` for an ``https`` endpoint.
+        tls: What stands before ``Connect`` for an ``https`` endpoint, as for :func:`otlp_from_environment`.
 
     Raises:
         InvalidConfiguration: for a variable that can't be read, or asks for what there is not. No message repeats a
@@ -92,7 +94,7 @@ def otlp_metrics_from_environment(
     exporter = environ.get("OTEL_METRICS_EXPORTER", "").strip().lower() or "otlp"
     if exporter not in {"otlp", "none"}:
         raise InvalidConfiguration(f"OTEL_METRICS_EXPORTER is {exporter!r}: give otlp, or none")
-    way = _way(environ, "METRICS", tls, "otlp_metrics_from_environment") if exporter == "otlp" else None
+    way = _way(environ, "METRICS", tls) if exporter == "otlp" else None
     if way is None:
         return None
     name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
@@ -110,7 +112,7 @@ def otlp_metrics_from_environment(
     )
 
 
-def _way(environ: Mapping[str, str], signal: str, tls: Layer[Dial, Dial] | None, function: str) -> _Way | None:
+def _way(environ: Mapping[str, str], signal: str, tls: Layer[Dial, Dial] | None) -> _Way | None:
     own = f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"
     whole = environ.get(own, "").strip()
     base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
@@ -122,7 +124,7 @@ def _way(environ: Mapping[str, str], signal: str, tls: Layer[Dial, Dial] | None,
         raise InvalidConfiguration(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}: give http/protobuf, or nothing")
     scheme, address, authority, path = _endpoint(name, whole or base)
     if scheme == "https" and tls is None:
-        raise InvalidConfiguration(f"{name} asks for https: give tls=... to {function}, or an http address")
+        tls = Originate(host="")  # the address's own name, by the system's authorities
     if not whole:
         path = f"{path.rstrip('/')}/v1/{signal.lower()}"
     connect = Connect(address)

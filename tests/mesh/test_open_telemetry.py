@@ -62,9 +62,9 @@ class Secure(Layer[Dial, Dial]):
         return "Secure()"
 
 
-def test_https_needs_tls():
-    with pytest.raises(InvalidConfiguration, match="asks for https: give tls="):
-        otlp_from_environment({ENDPOINT: "https://a.test"})
+def test_https_is_that_of_the_web_or_what_one_gives():
+    otlp = otlp_from_environment({ENDPOINT: "https://a.test"})
+    assert repr(otlp.stack) == "Client() | Originate(host='') | Connect('a.test:443')"
     otlp = otlp_from_environment({ENDPOINT: "https://a.test"}, tls=Secure())
     assert repr(otlp.stack) == "Client() | Secure() | Connect('a.test:443')"
     assert "Secure" not in repr(otlp_from_environment({ENDPOINT: "http://a.test"}, tls=Secure()))
@@ -137,7 +137,6 @@ def test_their_defaults_and_what_comes_first():
         ("OTEL_METRIC_EXPORT_TIMEOUT", "-1", "give milliseconds"),
         ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta", "give cumulative"),
         ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc", "give http/protobuf"),
-        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "https://a", "otlp_metrics_from_environment"),
     ],
 )
 def test_what_they_can_not_mean_is_refused(name, value, problem):
