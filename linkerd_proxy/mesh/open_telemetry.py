@@ -124,10 +124,10 @@ def _way(environ: Mapping[str, str], signal: str, tls: Layer[Dial, Dial] | None)
         raise InvalidConfiguration(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}: give http/protobuf, or nothing")
     scheme, address, authority, path = _endpoint(name, whole or base)
     if scheme == "https" and tls is None:
-        tls = Originate(host="")  # the address's own name, by the system's authorities
+        tls = Originate(host=address.host)  # by the system's authorities
     if not whole:
         path = f"{path.rstrip('/')}/v1/{signal.lower()}"
-    connect = Connect(address)
+    connect = Connect(str(address))
     resource = _pairs("OTEL_RESOURCE_ATTRIBUTES", environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     service = environ.get("OTEL_SERVICE_NAME", "").strip() or resource.pop("service.name", "linkerd-proxy")
     resource.pop("service.name", None)
@@ -147,7 +147,7 @@ def _of(environ: Mapping[str, str], signal: str, name: str) -> str:
     return value or environ.get(f"OTEL_EXPORTER_OTLP_{name}", "").strip()
 
 
-def _endpoint(name: str, url: str) -> tuple[str, str, str, str]:
+def _endpoint(name: str, url: str) -> tuple[str, Address, str, str]:
     """Return the scheme, where to connect, the authority and the path of a URL."""
     try:
         parts = urlsplit(url)
@@ -158,7 +158,7 @@ def _endpoint(name: str, url: str) -> tuple[str, str, str, str]:
     if parts.scheme not in {"http", "https"} or not host or parts.username is not None or parts.query:
         # The URL may hold a password, which is why it is not repeated.
         raise InvalidConfiguration(f"{name} is no plain http or https URL: give one as http://otel-collector:4318")
-    address = str(Address(host, port or (443 if parts.scheme == "https" else 80)))
+    address = Address(host, port or (443 if parts.scheme == "https" else 80))
     return parts.scheme, address, parts.netloc, parts.path
 
 

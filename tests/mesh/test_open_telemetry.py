@@ -64,7 +64,7 @@ class Secure(Layer[Dial, Dial]):
 
 def test_https_is_that_of_the_web_or_what_one_gives():
     otlp = otlp_from_environment({ENDPOINT: "https://a.test"})
-    assert repr(otlp.stack) == "Client() | Originate(host='') | Connect('a.test:443')"
+    assert repr(otlp.stack) == "Client() | Originate(host='a.test') | Connect('a.test:443')"
     otlp = otlp_from_environment({ENDPOINT: "https://a.test"}, tls=Secure())
     assert repr(otlp.stack) == "Client() | Secure() | Connect('a.test:443')"
     assert "Secure" not in repr(otlp_from_environment({ENDPOINT: "http://a.test"}, tls=Secure()))
