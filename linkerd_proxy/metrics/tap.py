@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,7 +37,10 @@ W = TypeVar("W", bound=Connection | Exchange, default=Exchange)
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 _SECRETS = frozenset(REDACTED)  # in queries
-_SECRET = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"})
+# Names of header fields that carry credentials: the standard's own, and what vendors call theirs.
+_SECRET = re.compile(
+    r"authorization|cookie|token|secret|passw|credential|signature|session|jwt|api-?key|auth-key|access-key"
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -183,7 +187,7 @@ def _where(connection: Connection) -> tuple[str, str, str, str]:
 
 def _fields(headers: Headers) -> tuple[tuple[str, str], ...]:
     pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw)
-    return tuple((name, "redacted" if name in _SECRET else value) for name, value in pairs)
+    return tuple((name, "redacted" if _SECRET.search(name) else value) for name, value in pairs)
 
 
 def _show(taps: list[OpenTap], event: TapEvent) -> None:

@@ -101,6 +101,21 @@ async def test_headers_only_if_asked_for_and_never_credentials():
 
 
 @pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        *[(name, True) for name in ("authorization", "proxy-authorization", "cookie", "x-api-key", "apikey")],
+        *[(name, True) for name in ("x-auth-token", "x-amz-security-token", "x-csrf-token", "x-session-id")],
+        *[(name, True) for name in ("x-goog-iap-jwt-assertion", "x-hub-signature-256", "x-client-secret")],
+        *[(name, False) for name in ("idempotency-key", "sec-websocket-key", "user-agent", "traceparent", "etag")],
+    ],
+)
+async def test_credentials_have_many_names(name, hidden):
+    async with opened(Tap() | answer) as service:
+        events = await seen(service, Match(), Request("GET", "/", [(name, "s3cret")]), headers=True)
+    assert events[0]["headers"] == [[name, "redacted" if hidden else "s3cret"]]
+
+
+@pytest.mark.parametrize(
     ("match", "wanted"),
     [
         (Match(), True),
