@@ -96,7 +96,8 @@ _OPTIONS = (
         "--opaque-ports",
         default="default",
         variable="INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION",
-        help="As a sidecar, ports to which nobody speaks HTTP, as in 25,8000-8010.  [default: Linkerd's list]",
+        help="As a sidecar, ports to which nobody speaks HTTP, as in 25,8000-8010: what goes there is passed on "
+        "unread, l5d-client-id among it, whoever sends it.  [default: Linkerd's list]",
     ),
     _given_as(
         "--codec",

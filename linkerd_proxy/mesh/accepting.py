@@ -55,7 +55,7 @@ def accepting(
         gateway: Serves connections from proxies that ask for a name elsewhere; without one they are served like others.
         codec: The library that parses HTTP/1.
         opaque: Whether nobody speaks HTTP: then only TLS is looked for.
-        opaque_ports: Ports to which nobody speaks HTTP.
+        opaque_ports: Ports to which nobody speaks HTTP: what goes there is passed on unread, whoever sends it.
         detect_timeout: Seconds that a client has to show what it speaks.
         labels: For the metrics.
         access_log: The format of a line for each request on standard output, as ``AccessLog`` takes it; None for none.

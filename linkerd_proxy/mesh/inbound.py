@@ -18,6 +18,10 @@ from linkerd_proxy.tls.identity import Identity
 __all__ = ["inbound"]
 
 _LABELS: Mapping[str, str] = MappingProxyType({"direction": "inbound"})
+_REMEDY = (
+    "let the application listen on every address: what listens on the loopback alone is reached "
+    "only with --app 127.0.0.1:PORT, or inbound(app=...)"
+)
 
 
 def inbound(
@@ -45,17 +49,20 @@ def inbound(
         require_identity: Whether clients must prove who they are.
         gateway: What serves clients that ask for a name elsewhere.
         codec: The library that parses HTTP/1.
-        opaque_ports: Ports to which nobody speaks HTTP.
+        opaque_ports: Ports to which nobody speaks HTTP. What goes there is passed on unread, whoever sends it: a
+            request in it would reach the application with whatever ``l5d-client-id`` its sender wrote. That a peer
+            calls another port's traffic opaque is not believed; its bytes decide.
         detect_timeout: Seconds that a client has to show what it speaks.
         connect_timeout: Seconds in which the application must accept.
         labels: For the metrics.
         access_log: The format of a line for each request on standard output, as ``AccessLog`` takes it; None for none.
         trace: Take part in traces, and send spans where ``OTEL_EXPORTER_OTLP_ENDPOINT`` says.
 
-    An application that listens on loopback alone is reached only if ``app`` says so: what was private stays so.
+    An application that listens on loopback alone is reached only if ``app`` says so: what was private stays so. Others
+    get 502, and are told that.
     Source: linkerd2-proxy, linkerd/app/inbound.
     """
-    connect = Connect(*app, timeout=connect_timeout)
+    connect = Connect(*app, timeout=connect_timeout, remedy="" if app else _REMEDY)
     return accepting(
         Client(codec=codec, absolute_form=True) | connect,
         connect,

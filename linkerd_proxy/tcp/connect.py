@@ -30,6 +30,7 @@ class Connect(Stack[Dial]):
         options: For the sockets.
         elsewhere: Whether nothing on this host may be reached, whatever a name resolves to: for a target that a peer
             chooses. Refused are loopback, link-local and unspecified addresses, and this host's own.
+        remedy: What to do where nobody listens, for whoever knows better than that the upstream should.
 
     Serving raises:
         NoTarget: if neither says where to.
@@ -43,6 +44,7 @@ class Connect(Stack[Dial]):
     source: str | None
     options: TcpOptions
     elsewhere: bool
+    remedy: str
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class Connect(Stack[Dial]):
         source: str | None = None,
         options: TcpOptions = TcpOptions(),  # noqa: B008  # frozen
         elsewhere: bool = False,
+        remedy: str = "",
     ) -> None:
         if not timeout > 0:
             raise InvalidConfiguration(f"Connect(timeout={timeout!r}) never connects: give seconds above 0")
@@ -60,6 +63,7 @@ class Connect(Stack[Dial]):
         object.__setattr__(self, "source", source)
         object.__setattr__(self, "options", options)
         object.__setattr__(self, "elsewhere", elsewhere)
+        object.__setattr__(self, "remedy", remedy)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Service[Dial]]:
@@ -104,6 +108,8 @@ class Connect(Stack[Dial]):
             except ConnectFailed as error:
                 failures.append(error)
         failure = failures.pop()
+        if self.remedy and isinstance(failure.__cause__, ConnectionRefusedError):
+            failure.hint = self.remedy
         for earlier in failures:
             failure.add_note(f"before that, {earlier.endpoint}: {earlier.problem}")
         raise failure

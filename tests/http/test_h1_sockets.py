@@ -10,9 +10,9 @@ import trio
 import trio.testing
 
 from linkerd_proxy.core.drain import Drain
-from linkerd_proxy.core.message import Body, Response, Streamed
+from linkerd_proxy.core.message import Body, Request, Response, Streamed
 from linkerd_proxy.core.serve import serve
-from linkerd_proxy.core.stack import Layer
+from linkerd_proxy.core.stack import Layer, opened
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import UpstreamClosed
 from linkerd_proxy.http.client import Client
@@ -21,6 +21,7 @@ from linkerd_proxy.http.server import Http
 from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.io.streams import SocketStream
 from linkerd_proxy.tcp.connect import Connect
+from linkerd_proxy.testing import call
 from tests.descriptors import descriptors
 from tests.http.h2.frames import HELLO, Reader, headers, settings
 from tests.patience import PATIENCE
@@ -168,6 +169,25 @@ async def test_an_upstream_that_closes_idle_connections_costs_nobody_an_error(co
             heard = await client.receive_some()
             assert heard.endswith(b"ok"), heard
             await trio.testing.wait_all_tasks_blocked(0.002)
+
+
+async def test_a_connection_whose_end_has_come_is_never_chosen(codec):
+    """The end is in the kernel, and no task of ours has run since: a POST must not be risked on it."""
+    streams, asked = [], []
+
+    async def keep(stream):
+        streams.append(stream)
+        asked.append(await stream.receive_some())
+        await stream.send_all(OK)
+        await trio.sleep_forever()
+
+    async with upstream(keep) as origin, opened(Client(codec=codec) | Connect(origin)) as service:
+        for turn in range(20):
+            async with call(service, Request("POST", "/", authority="a")) as response:
+                assert (response.status, await response.body.read()) == (200, b"ok")
+            streams[-1].socket.shutdown(socket.SHUT_WR)
+            assert len(streams) == len(asked) == turn + 1
+    assert all(one.startswith(b"POST / ") for one in asked)
 
 
 async def test_an_answer_to_a_refused_upload_can_be_read(codec):

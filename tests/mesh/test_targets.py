@@ -79,3 +79,18 @@ async def test_a_whole_url_stays_one_before_an_application_that_knows_of_no_prox
         assert got.startswith(SAID[form] + b"\r\nhost: shop.example:81\r\n")
         assert b"other.example" not in got
         assert (await ask(stack, ORIGIN, origin.address)).startswith(SAID["origin"] + b"\r\nhost: shop.example:81\r\n")
+
+
+async def test_a_refused_connection_to_the_application_says_what_reaches_it(identities):
+    async with tcp_origin(repeat) as origin:
+        nobody = origin.address
+    client, connection = memory_connection(original_dst=nobody)
+    with trio.fail_after(10):
+        async with opened(inbound()) as service, trio.open_nursery() as nursery:
+            nursery.start_soon(service, connection)
+            await client.send_all(ORIGIN)
+            answer = b"".join([data async for data in client])
+            await client.aclose()
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert b"Connection refused" in answer
+    assert b"only with --app 127.0.0.1:PORT" in answer
