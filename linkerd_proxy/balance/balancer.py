@@ -32,12 +32,24 @@ def _is_late(error: BaseException | None) -> bool:
 class Balancer(Generic[A]):
     """One opened ``Balance``: a service that can tell how its endpoints are."""
 
-    __slots__ = ("_choice", "_clock", "_elsewhere", "_failfast", "_gauges", "_health", "_name", "_pool", "_waiting")
+    __slots__ = (
+        "_choice",
+        "_clock",
+        "_elsewhere",
+        "_failfast",
+        "_gauges",
+        "_health",
+        "_name",
+        "_pick",
+        "_pool",
+        "_waiting",
+    )
 
     def __init__(self, name: str, pool: Pool[A], failfast: float, registry: Registry, labels: dict[str, str]) -> None:
         self._name = name
         self._pool = pool
         self._choice = pool.choice
+        self._pick = pool.choice.pick
         self._health = pool.health
         self._clock = pool.health.clock
         self._failfast = failfast
@@ -52,7 +64,7 @@ class Balancer(Generic[A]):
     async def __call__(self, work: A) -> None:
         """Serve one piece of work at an endpoint, waiting for one if none is ready."""
         now = self._clock()
-        replica = self._choice.pick(work, now)
+        replica = self._pick(work, now)
         deadline = now + self._failfast
         failure: ConnectFailed | None = None
         while True:
