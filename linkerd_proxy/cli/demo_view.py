@@ -92,7 +92,8 @@ class TableView:
 
     def show(self, figures: Sequence[Row], seconds: float, failures: Sequence[str]) -> None:
         """Draw these figures, with the last failures below."""
-        self._live.update(_table(figures, seconds, failures), refresh=True)
+        width = self._live.console.width
+        self._live.update(_table(figures, seconds, failures, width), refresh=True)
 
 
 def can_draw() -> bool:
@@ -104,10 +105,13 @@ def can_draw() -> bool:
     )
 
 
-def _table(figures: Sequence[Row], seconds: float, failures: Sequence[str]) -> Table:
+def _table(figures: Sequence[Row], seconds: float, failures: Sequence[str], width: int) -> Table:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
+
+    from linkerd_proxy.cli.top_view import fitting
 
     caption = "\n".join(escape(failure) for failure in failures) or "no failures"
     table = Table(
@@ -119,12 +123,16 @@ def _table(figures: Sequence[Row], seconds: float, failures: Sequence[str]) -> T
         caption=caption,
         caption_justify="left",
     )
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("NAME", "PEER") else "right", no_wrap=True)
-    for index, row in enumerate(figures):
-        name, meshed, success, *rest = row.cells()
+    heads, rows = fitting(COLUMNS, [row.cells() for row in figures], width - 2)
+    for head in heads:
+        table.add_column(head, justify="left" if head in ("NAME", "PEER") else "right", no_wrap=True)
+    for index, (row, cells) in enumerate(zip(figures, rows, strict=True)):
+        styles = {
+            "NAME": "bold",
+            "MESHED": "green" if row.meshed == 100 else "red",
+            "SUCCESS": "red" if row.failed else "green",
+        }
         if index and row.of_replica and not figures[index - 1].of_replica:
             table.add_section()
-        secured = f"[{'green' if row.meshed == 100 else 'red'}]{meshed}[/]"
-        table.add_row(f"[bold]{name}[/]", secured, f"[{'red' if row.failed else 'green'}]{success}[/]", *rest)
+        table.add_row(*(Text(cell, style=styles.get(head, "")) for head, cell in zip(heads, cells, strict=True)))
     return table

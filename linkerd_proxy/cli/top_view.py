@@ -20,9 +20,11 @@ _ROWS = ("TRAFFIC", "RPS", "SUCCESS", "P50 ms", "P95 ms", "P99 ms", "OPEN", "MES
 _ENDPOINTS = ("ENDPOINT", "BALANCER", "IDENTITY", "STATE", "LOAD", "LATENCY ms", "RPS", "SHARE", "FAILED")
 _EDGES = ("FROM", "TO", "SECURED", "RPS", "TOTAL")
 _FAILURES = ("AGO", "CODE", "WHAT HAPPENED, AND WHAT TO DO", "FROM")
-_LEFT = frozenset({"TRAFFIC", "ENDPOINT", "BALANCER", "IDENTITY", "STATE", "FROM", "TO", "CODE", _FAILURES[2]})
+_LEFT = frozenset(
+    {"NAME", "PEER", "TRAFFIC", "ENDPOINT", "BALANCER", "IDENTITY", "STATE", "FROM", "TO", "CODE", _FAILURES[2]}
+)
 _DISPENSABLE = (
-    "P95, LATELY", "TOTAL", "FAILED", "MESHED", "SHARE", "P50 ms", "OPEN", "BALANCER", "P99 ms", "IDENTITY",
+    "P95, LATELY", "CONN", "TOTAL", "FAILED", "MESHED", "SHARE", "P50 ms", "OPEN", "BALANCER", "P99 ms", "IDENTITY",
 )  # fmt: skip
 """Columns that go first where there is little room."""
 _NAME = 28  # columns of a name before others are left out for it

@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import signal
@@ -10,7 +11,7 @@ import trio
 from linkerd_proxy.address import Address
 from linkerd_proxy.cli.demo_figures import Figures, Row
 from linkerd_proxy.cli.demo_traffic import Traffic, Watched
-from linkerd_proxy.cli.demo_view import Lines
+from linkerd_proxy.cli.demo_view import Lines, _table
 from linkerd_proxy.metrics.registry import Registry
 from tests.patience import PATIENCE
 from tests.ports import held_port
@@ -141,3 +142,22 @@ def test_lines_are_as_wide_as_a_terminal(capsys):
     assert max(map(len, lines)) <= 80
     shown = ["3600s", "api-3", "1%", "bad", "100%", "99.90%", "50.0", "1.2", "12.3", "123.4", "12", "web.mesh.local"]
     assert lines[1].split() == shown
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
+def test_the_table_shows_whole_numbers_on_any_terminal(width):
+    rich = pytest.importorskip("rich.console")
+    rows = [
+        Row(
+            name, 1000, 1, 50.0, 1111.2, 2222.3, 3333.4, 12, 1234, 100.0, f"{name.split()[0]}.mesh.local", 1, 2, replica
+        )
+        for name, replica in (("HTTP/1.1", False), ("api-3 1% bad", True))
+    ]
+    out = io.StringIO()
+    console = rich.Console(file=out, width=width, force_terminal=True, color_system=None)
+    console.print(_table(rows, 3, ["UF: no connection"], width))
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    for word in ("HTTP/1.1", "99.90%", "50.0", "2222.3"):
+        assert word in text.split()
+    assert not re.search(r"(?<!\S)[0-9.]+…", text)
