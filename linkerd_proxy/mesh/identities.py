@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from linkerd_proxy.address import Address, parse_address
+from linkerd_proxy.address import Address, AnyAddress, parse_address
 from linkerd_proxy.core.stack import Stack
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import InvalidConfiguration
@@ -120,17 +120,29 @@ def _certified(
 ) -> Identity:
     from linkerd_proxy.tls.certify import Certify
 
-    via = _way_to(address, server, anchors)
-    return Certify(name, via, anchors, token_file=token_file, directory=directory)
-
-
-def _way_to(address: str, server: str | None, anchors: str) -> Stack[Exchange]:
     where = parse_address(address)
+    via = _way_to(where, server, anchors)
+
+    def again(own: Identity) -> Stack[Exchange]:
+        return Client(protocol="h2") | Originate(own, peer=server) | Connect(where)
+
+    # Renewals prove themselves by the certificate: a token of "authority token" is good for the first one only.
+    renew = None if server is None or _is_here(where) else again
+    return Certify(
+        name, via, anchors, token_file=token_file, renew_via=renew, directory=directory, renewals_send_token=True
+    )
+
+
+def _is_here(where: AnyAddress) -> bool:
+    return not isinstance(where, Address) or where.is_loopback
+
+
+def _way_to(where: AnyAddress, server: str | None, anchors: str) -> Stack[Exchange]:
     client = Client(protocol="h2")
-    if not isinstance(where, Address) or where.is_loopback:
+    if _is_here(where):
         return client | Connect(where)  # in the clear on this host, as Linkerd
     if server is None:
-        raise InvalidConfiguration(f"{PREFIX}SVC_NAME is not set: set it to the name that {address} proves to have")
+        raise InvalidConfiguration(f"{PREFIX}SVC_NAME is not set: set it to the name that {where} proves to have")
     return client | Originate(context=_trusting(anchors), host=server) | Connect(where)
 
 

@@ -61,6 +61,8 @@ class Certify(Identity):
             still valid, and no token is sent. By default, and once it has expired, renewals go the first way.
         directory: Where ``csr.der`` and ``key.p8`` are, as Linkerd's init container leaves them; by default a key and a
             request are made here.
+        renewals_send_token: Whether those renewals send the token as well, if its file is still there: Linkerd's
+            authority asks for one each time.
         renewal: When to renew.
         retry: How long to wait after attempts that failed.
         authority: Whom the calls are for, as HTTP's ``:authority``.
@@ -81,6 +83,7 @@ class Certify(Identity):
     token_file: str | None = None
     renew_via: Callable[[Identity], Stack[Exchange]] | None = None
     directory: str | None = None
+    renewals_send_token: bool = False
     renewal: Renewal = _RENEWAL
     retry: Backoff = RETRY
     authority: str = "identity"
@@ -137,8 +140,9 @@ class Certify(Identity):
     async def _obtain(self, service: Service[Exchange], with_token: bool) -> tuple[Credentials, datetime]:
         anchors = _read_anchors(self.anchors)
         key, request = self._key_and_request()
-        token = read_file(Path(self.token_file)).strip() if self.token_file is not None and with_token else b""
-        asked = CertifyRequest(identity=self.name, token=token, certificate_signing_request=request)
+        asked = CertifyRequest(
+            identity=self.name, token=self._token(needed=with_token), certificate_signing_request=request
+        )
         client = GrpcClient(service, authority=self.authority)
         reply: CertifyResponse = await client.unary(CERTIFY, asked, timeout=_TIMEOUT)
         chain = load_der([reply.leaf_certificate, *reply.intermediate_certificates])
@@ -148,6 +152,16 @@ class Certify(Identity):
         if until <= now:
             raise Unusable(f"the authority says that the certificate is valid until {until:%Y-%m-%dT%H:%M:%SZ}")
         return credentials, until
+
+    def _token(self, *, needed: bool) -> bytes:
+        if self.token_file is None or not (needed or self.renewals_send_token):
+            return b""
+        try:
+            return read_file(Path(self.token_file)).strip()
+        except InvalidConfiguration:
+            if needed:
+                raise
+            return b""  # one that was good for once may be gone, and the certificate be enough
 
     def _key_and_request(self) -> tuple[CertificateIssuerPrivateKeyTypes, bytes]:
         if self.directory is not None:

@@ -22,6 +22,7 @@ from linkerd_proxy.grpc_status import GrpcStatus
 from linkerd_proxy.io.unix_peer import UnixPeer, unix_peer
 from linkerd_proxy.mesh.authority import Certifier, authority_stacks
 from linkerd_proxy.mesh.authority_users import Users
+from linkerd_proxy.mesh.identities import find_identity
 from linkerd_proxy.tls.authority import Authority, utc_now
 from linkerd_proxy.tls.certify import Certify
 from linkerd_proxy.tls.identity import Given
@@ -302,6 +303,32 @@ async def test_the_client_of_linkerds_protocol_gets_and_renews_its_identity(serv
     assert {one.name for one in seen} == {NAME}
     assert len({one.chain[0].serial_number for one in seen}) == 3
     assert [one["how"] for one in server.log()][:3] == ["token", "certificate", "certificate"]
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["token kept", "token gone"])
+async def test_a_sidecar_that_the_environment_tells_of_it_is_renewed_after_its_token_is_spent(server, tmp_path, kept):
+    token = tmp_path / "token"
+    token.write_text(server.tokens.make(NAME))
+    port = server.tcp.rpartition(":")[2]
+    identity = find_identity(
+        None,
+        {
+            "LINKERD2_PROXY_IDENTITY_SVC_ADDR": f"localhost:{port}",  # a name, as of another host
+            "LINKERD2_PROXY_IDENTITY_SVC_NAME": OWN,
+            "LINKERD2_PROXY_IDENTITY_LOCAL_NAME": NAME,
+            "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS": str(server.directory / "ca.pem"),
+            "LINKERD2_PROXY_IDENTITY_TOKEN_FILE": str(token),
+        },
+    )
+    assert isinstance(identity, Certify)
+    with trio.fail_after(PATIENCE):
+        async with replace(identity, renewal=Renewal(minimum=0.001, maximum=0.001)).open() as live:
+            first = live.credentials or await live.wait_changed()
+            if not kept:
+                token.unlink()
+            second = await live.wait_changed()
+    assert first.name == second.name == NAME
+    assert [one["how"] for one in server.log()][:2] == ["token", "certificate"]
 
 
 async def test_an_authority_below_sends_its_certificate_along(tmp_path, nursery):

@@ -353,6 +353,23 @@ async def test_renewals_go_their_own_way_while_the_certificate_is_valid(autojump
         assert wall() >= first.not_after
 
 
+async def test_renewals_send_the_token_too_where_that_is_asked_for_and_do_without_one_that_is_gone(
+    autojump_clock, server, tmp_path
+):
+    token = tmp_path / "token"
+    token.write_text("first")
+    again = Server()
+    again.authority = server.authority
+    identity = server.identity(token_file=str(token), renew_via=lambda _: again.stack, renewals_send_token=True)
+    async with identity.open() as live:
+        await live.wait_changed()
+        token.write_text("second")  # as Kubernetes renews it
+        await live.wait_changed()
+        token.unlink()
+        await live.wait_changed()
+    assert ([one.token for one in server.asked], [one.token for one in again.asked]) == ([b"first"], [b"second", b""])
+
+
 async def test_the_metrics_tell_of_renewals(autojump_clock, server):
     registry = current_registry()
     async with server.identity().open() as live:
