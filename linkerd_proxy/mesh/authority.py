@@ -100,12 +100,12 @@ class Certifier:
         proved = None if tls is None else tls.peer_identity
         if proved == name:
             return "certificate"
+        peer = unix_peer(connection.stream)
+        if peer is not None and self._users is not None and name in self._users.names_of(peer.uid):
+            return f"uid {peer.uid}"  # before a token, which is then not used up, or was long ago
         if token:
             self.tokens.check(token, name)
             return "token"
-        peer = unix_peer(connection.stream)
-        if peer is not None and self._users is not None and name in self._users.names_of(peer.uid):
-            return f"uid {peer.uid}"
         if peer is not None:
             raise _denied(
                 f"user {peer.uid} may not be {name}: allow it with --allow {peer.uid}={name}, or send a token"

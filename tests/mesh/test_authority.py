@@ -139,6 +139,15 @@ async def test_a_certificate_of_another_authority_or_an_expired_one_does_not_get
     assert server.log() == []
 
 
+async def test_a_user_who_has_his_names_needs_no_token_and_spends_none(server):
+    name = "spiffe://mesh.local/local"
+    token = server.tokens.make(name)
+    for shown in (token, token, "spent long ago"):
+        assert await server.ask(server.local(), name=name, token=shown)
+    assert [one["how"] for one in server.log()] == [f"uid {UID}"] * 3
+    assert await server.ask(server.way(), name=name, token=token)
+
+
 async def test_a_user_of_this_host_gets_his_names(server):
     assert await server.ask(server.local(), name="spiffe://mesh.local/local")
     assert server.log()[0]["how"] == f"uid {UID}"
