@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.core.backoff import Backoff as Backoff
     from linkerd_proxy.core.drain import Drain as Drain
     from linkerd_proxy.core.endpoint import Endpoint as Endpoint
+    from linkerd_proxy.core.endpoint import Resolution as Resolution
+    from linkerd_proxy.core.endpoint import Resolve as Resolve
     from linkerd_proxy.core.message import Body as Body
     from linkerd_proxy.core.message import Request as Request
     from linkerd_proxy.core.message import Response as Response
@@ -47,6 +49,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from linkerd_proxy.detect.detect import Detect as Detect
     from linkerd_proxy.discover.dns import Dns as Dns
     from linkerd_proxy.discover.file import EndpointsFile as EndpointsFile
+    from linkerd_proxy.discover.publish import Published as Published
     from linkerd_proxy.discover.static import Static as Static
     from linkerd_proxy.errors import BadGateway as BadGateway
     from linkerd_proxy.errors import BadRequest as BadRequest
@@ -236,6 +239,7 @@ _HOMES = {
     "PrometheusClientBridge": "metrics.client_bridge",
     "ProxyError": "errors",
     "ProxyProtocol": "tcp.proxy_protocol",
+    "Published": "discover.publish",
     "RateLimit": "policy.ratelimit",
     "RateLimited": "errors",
     "RateOverride": "policy.ratelimit",
@@ -245,6 +249,8 @@ _HOMES = {
     "Request": "core.message",
     "RequestHeaderModifier": "route.filters",
     "Rescue": "http.rescue",
+    "Resolution": "core.endpoint",
+    "Resolve": "core.endpoint",
     "Response": "core.message",
     "ResponseHeaderModifier": "route.filters",
     "ResponseTimeout": "errors",
@@ -309,34 +315,36 @@ _HOMES = {
 # One name a line would make this file too long to read.
 # fmt: off
 __all__ = [
-    "BETWEEN_PROXIES", "AccessLog", "Address", "Aim", "Authority", "Authorization", "Authorize", "Backend",
-    "Backoff", "BadGateway", "BadRequest", "Balance", "Body", "Breaker", "Budget", "Certify", "Client", "Connect",
-    "ConnectFailed", "ConnectTimeout", "Connection", "Credentials", "Denied", "Destinations", "Detect", "Dial",
-    "Dns", "Downgrade", "Drain", "Endpoint", "EndpointsFile", "Exact", "Exchange", "FailFast", "Files",
-    "FirstAvailable", "Forward", "Given", "GrpcMatch", "GrpcRoute", "Header", "Headers", "Hedge", "Http",
-    "HttpRoute", "Identity", "InboundHeaders", "Inject", "InvalidConfiguration", "Issued", "Layer", "LeastRequest",
-    "Limit", "Limits", "Listener", "LivePolicy", "Match", "MeshPeer", "Meshed", "Metrics", "Mirror", "Network",
-    "NoBackend", "NoRoute", "OpaqueRoute", "Originate", "Otlp", "OtlpMetrics", "OutboundHeaders", "Overloaded",
-    "P2c", "Prefix", "PrometheusClientBridge", "ProxyError", "ProxyProtocol", "RateLimit", "RateLimited",
-    "RateOverride", "Redirect", "Regex", "ReplacePrefix", "Request", "RequestHeaderModifier", "Rescue", "Response",
-    "ResponseHeaderModifier", "ResponseTimeout", "Retry", "Rewrite", "Ring", "RoundRobin", "Route", "Rule",
-    "SendProxyProtocol", "SendTransportHeader", "ServerPolicy", "Service", "Sidecar", "Split", "Stack", "Static",
-    "Streamed", "Tagged", "Tap", "Target", "Terminate", "Timeout", "Timeouts", "Tls", "TlsAuthenticated",
+    "BETWEEN_PROXIES", "AccessLog", "Address", "Aim", "Authority", "Authorization", "Authorize", "Backend", "Backoff",
+    "BadGateway", "BadRequest", "Balance", "Body", "Breaker", "Budget", "Certify", "Client", "Connect",
+    "ConnectFailed", "ConnectTimeout", "Connection", "Credentials", "Denied", "Destinations", "Detect", "Dial", "Dns",
+    "Downgrade", "Drain", "Endpoint", "EndpointsFile", "Exact", "Exchange", "FailFast", "Files", "FirstAvailable",
+    "Forward", "Given", "GrpcMatch", "GrpcRoute", "Header", "Headers", "Hedge", "Http", "HttpRoute", "Identity",
+    "InboundHeaders", "Inject", "InvalidConfiguration", "Issued", "Layer", "LeastRequest", "Limit", "Limits",
+    "Listener", "LivePolicy", "Match", "MeshPeer", "Meshed", "Metrics", "Mirror", "Network", "NoBackend", "NoRoute",
+    "OpaqueRoute", "Originate", "Otlp", "OtlpMetrics", "OutboundHeaders", "Overloaded", "P2c", "Prefix",
+    "PrometheusClientBridge", "ProxyError", "ProxyProtocol", "Published", "RateLimit", "RateLimited", "RateOverride",
+    "Redirect", "Regex", "ReplacePrefix", "Request", "RequestHeaderModifier", "Rescue", "Resolution", "Resolve",
+    "Response", "ResponseHeaderModifier", "ResponseTimeout", "Retry", "Rewrite", "Ring", "RoundRobin", "Route",
+    "Rule", "SendProxyProtocol", "SendTransportHeader", "ServerPolicy", "Service", "Sidecar", "Split", "Stack",
+    "Static", "Streamed", "Tagged", "Tap", "Target", "Terminate", "Timeout", "Timeouts", "Tls", "TlsAuthenticated",
     "TlsRoute", "TlsUnauthenticated", "Towards", "Trace", "TransportHeader", "Unauthenticated", "UnixAddress",
     "Upgrade", "UpstreamClosed", "UpstreamReset", "Whole", "Workers", "__version__", "admin", "asking",
     "current_registry", "default_policy", "dialling", "find_identity", "gateway", "handler", "inbound",
-    "open_listeners", "opened", "otlp_from_environment", "otlp_metrics_from_environment", "outbound",
-    "parse_address", "reverse_proxy", "run_workers", "serve", "spiffe", "tap_server",
+    "open_listeners", "opened", "otlp_from_environment", "otlp_metrics_from_environment", "outbound", "parse_address",
+    "reverse_proxy", "run_workers", "serve", "spiffe", "tap_server",
 ]
 # fmt: on
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value  # the next look-up finds it at once
-    return value
+if not TYPE_CHECKING:  # a checker that saw this would take every mistyped name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value  # the next look-up finds it at once
+        return value
 
 
 def __dir__() -> list[str]:

@@ -284,7 +284,9 @@ def test_every_public_name_resolves_and_is_listed() -> None:
 def test_type_checkers_see_the_names_that_the_table_has() -> None:
     for package in (PACKAGE, PACKAGE / "testing"):
         tree = ast.parse((package / "__init__.py").read_text())
-        (block,) = (node for node in tree.body if isinstance(node, ast.If))
+        block, hidden = (node for node in tree.body if isinstance(node, ast.If))
+        assert ast.unparse(hidden.test) == "not TYPE_CHECKING"  # or else a mistyped name would be an object to them
+        assert [node.name for node in hidden.body if isinstance(node, ast.FunctionDef)] == ["__getattr__"]
         seen = {
             alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
         }

@@ -1,5 +1,6 @@
 """What mypy --strict must refuse: each line marked E, with the codes of the errors, and no other."""
 
+import linkerd_proxy
 from linkerd_proxy import (
     Client,
     Connect,
@@ -14,6 +15,8 @@ from linkerd_proxy import (
     Stack,
     Timeout,
 )
+
+linkerd_proxy.Htpp()  # E: attr-defined
 
 Http() | Forward()  # E: operator
 Http() | Connect()  # E: operator
