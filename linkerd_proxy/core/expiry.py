@@ -20,7 +20,8 @@ __all__ = ["Expiry", "Limited", "open_expiry"]
 class Limited:
     """A block of code that has some time: what is inside is cancelled when it is up.
 
-    It is used as ``trio.move_on_after()`` is, but ``trio.current_effective_deadline()`` does not tell of it. Made by :meth:`Expiry.limiting`, for one ``with``.
+    It is used as ``trio.move_on_after()`` is, but ``trio.current_effective_deadline()`` does not tell of it. Made by
+    :meth:`Expiry.limiting`, for one ``with``.
     """
 
     __slots__ = ("_expiry", "_kept", "_own", "cancelled_caught", "has_expired", "outer")
