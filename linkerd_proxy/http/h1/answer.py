@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer"]
 
+_CLOSE = (b"connection", b"close")
 _CONNECTION = {
     # by version and whether the connection lives on
     ("1.1", True): b"\r\n",
@@ -82,7 +83,8 @@ class Answer:
 
     def _head(self, response: Response) -> tuple[bytes, int | None, bool]:
         """Return the head, how many bytes of content follow (None: as many as come), and whether in chunks."""
-        response = self._without_close(response)
+        if _CLOSE in response.headers.raw:
+            response = self._without_close(response)
         body = response.body
         length, chunked = body.length, False
         status = response.status
@@ -113,8 +115,6 @@ class Answer:
 
     def _without_close(self, response: Response) -> Response:
         """Take ``connection: close`` for what it says: the one hop-by-hop field that a layer may set."""
-        if (b"connection", b"close") not in response.headers.raw:
-            return response
         self.keep_alive = False
         headers = response.headers.copy()
         headers.remove("connection")
