@@ -141,7 +141,7 @@ EXPLANATIONS = {
     "UT": Explanation(
         "The whole exchange took longer than its deadline: a slow upstream, too many retries, or a deadline that "
         "is too short for what is asked.",
-        "response_latency_ms by endpoint in linkerd-proxy top; a trace shows which hop took the time.",
+        "The latency of each endpoint in linkerd-proxy top; a trace shows which hop took the time.",
         "Make the upstream faster, or raise Timeout(...), or the caller's grpc-timeout.",
     ),
     # --- the proxy's own refusals ---
