@@ -76,7 +76,8 @@ class Certifier:
             reason = error.status.name.lower()
             _refused(reason)
             # On one line, held back where there are too many: what a caller chose is escaped there.
-            record_failure(Denied(f"no certificate for {message.identity[:300]}: {error.message}"), call.connection)
+            told = f"no certificate for {message.identity[:300]}: {error.message}"
+            record_failure(Denied(told, layer="authority", remedy="the caller was told the same"), call.connection)
             raise
         return reply
 
