@@ -68,15 +68,15 @@ class WorkerProcess:
     )
 
     def __init__(self, process: trio.Process, channel: Channel, group: _Group, *, follows: bool) -> None:
-        self.process = process
+        self.process: trio.Process = process
         self._group = group
         self._answers: dict[int, Callable[[Any], None]] = {}
         self._owed = 0
-        self.accepting = False
-        self.certified = not follows
+        self.accepting: bool = False
+        self.certified: bool = not follows
         """Whether it can prove who it is, if its readiness follows that."""
-        self.failure = ""
-        self.metrics = Registry()
+        self.failure: str = ""
+        self.metrics: Registry = Registry()
         """What it had counted when it last told."""
         self._channel = channel
         self._families: list[bytes] = []
