@@ -70,7 +70,7 @@ PAIRS = [
     (Balance, balancing.BalanceEntry, {"resolve", "replica", "breaker", "classify", "name", "dice"}),
     (Breaker, says.BreakerEntry, set()),
     (Budget, says.BudgetEntry, set()),
-    (Connect, backends.BackendEntry, {"addresses", "timeout"}),  # connect_timeout says the second
+    (Connect, backends.BackendEntry, {"addresses", "timeout", "remedy"}),  # connect_timeout says the second
     (Dns, backends.DnsEntry, {"lookup", "dice"}),
     (Endpoint, EndpointEntry, set()),
     (EndpointsFile, backends.EndpointsFileEntry, set()),
