@@ -73,11 +73,7 @@ class Balancer(Generic[A]):
                 now = trio.current_time()
             service = replica.service
             assert service is not None  # only one whose stack is open is ready
-            flight = (
-                ExchangeFlight(self._health, replica, now, work)
-                if isinstance(work, Exchange)
-                else self._fly(replica, work, now)
-            )
+            flight = self._fly(replica, work, now)
             ended = False
             try:
                 await service(flight.wrap(work))
@@ -102,6 +98,8 @@ class Balancer(Generic[A]):
             replica = self._choice.pick_again(work, now)
 
     def _fly(self, replica: Replica[A], work: A, now: float) -> Flight:
+        if isinstance(work, Exchange):
+            return ExchangeFlight(self._health, replica, now, work)
         if isinstance(work, Dial):
             return DialFlight(self._health, replica, now, work)
         return WorkFlight(self._health, replica, now)
