@@ -5,8 +5,6 @@ connection to the same service must all succeed meanwhile.
 """
 
 import itertools
-import tracemalloc
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -15,6 +13,7 @@ import trio.lowlevel
 import trio.testing
 
 from linkerd_proxy.http.limits import Limits
+from tests.attack.memory import traced
 from tests.http.h2.expect import CALM
 from tests.http.h2.frames import (
     GET,
@@ -242,23 +241,6 @@ async def attack(flood, peer):
             return count
         assert count <= flood.most, "not cut off"
     raise AssertionError("unreachable")
-
-
-@contextmanager
-def traced():
-    """Yield what tells the most memory that was taken inside the block, whether or not the whole run is traced."""
-    already = tracemalloc.is_tracing()
-    if not already:
-        tracemalloc.start()
-    before, _ = tracemalloc.get_traced_memory()
-    tracemalloc.reset_peak()
-    found = 0
-    try:
-        yield lambda: found
-    finally:
-        found = tracemalloc.get_traced_memory()[1] - before
-        if not already:
-            tracemalloc.stop()
 
 
 @pytest.mark.parametrize("flood", FLOODS, ids=lambda flood: flood.name)

@@ -1,11 +1,10 @@
 """An upstream that floods: its connection is given up with an error for its exchanges, and memory stays bounded."""
 
-import tracemalloc
-
 import pytest
 import trio
 
 from linkerd_proxy.errors import UpstreamProtocolError
+from tests.attack.memory import traced
 from tests.http.h2.expect import CALM
 from tests.http.h2.frames import block, continuation, data, headers, ping, priority, settings, window
 from tests.http.h2.upstream import OK, upstream
@@ -27,16 +26,14 @@ async def test_flood_of_an_upstream(flood, autojump_clock):
     async with upstream() as up:
         call = await up.ask()
         frames = flood()
-        tracemalloc.start()
-        await up.send(frames)
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
+        with traced() as peak:
+            await up.send(frames)
         with trio.fail_after(1):
             await up.over.wait()
         await up.settle()
         assert up.reader.goaways() == [CALM]
         assert isinstance(call.error, UpstreamProtocolError)
-        assert peak < 4_000_000
+        assert peak() < 4_000_000
 
 
 async def test_informational_responses_without_end(autojump_clock):
