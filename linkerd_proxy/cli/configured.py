@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, closing, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 
 import click
@@ -32,6 +32,7 @@ from linkerd_proxy.mesh.log_format import log_to
 from linkerd_proxy.mesh.log_level import apply_log_level
 from linkerd_proxy.mesh.reserve import reserve
 from linkerd_proxy.mesh.settled import settle
+from linkerd_proxy.mesh.tap_stream import TapReader, TapWish
 from linkerd_proxy.mesh.workers import Workers, run_workers
 from linkerd_proxy.metrics.bounds import Bounds
 from linkerd_proxy.metrics.process import process_metrics
@@ -82,8 +83,6 @@ def plan_of(ctx: click.Context, path: str, values: dict[str, object]) -> ConfigP
     document = read_config(path)
     looked_at = document.looked_at
     workers: int = values["workers"] if "workers" in given else document.workers  # type: ignore[assignment]
-    if document.tap_server is not None and workers > 1:
-        raise click.UsageError("tap_server shows the requests of one process: leave it out, or say --workers 1")
     admin = values["admin"] if "admin" in given else looked_at and looked_at.address
     if values["shutdown_endpoint"] and not admin:
         raise click.UsageError("--shutdown-endpoint is a page of the admin endpoint: give it an --admin ADDRESS")
@@ -213,16 +212,23 @@ async def _serve_by_workers(
         async def metrics() -> Registry:
             return await running[0].metrics() if running else current_registry()
 
+        def taps(wish: TapWish) -> AbstractAsyncContextManager[TapReader]:
+            return (running[0] if running else _THIS_RUN).tapped(wish)
+
         async with trio.open_nursery() as nursery:
             # Metrics are sent until the workers have ended, whose last figures are among them.
-            async with exporting(configuration, metrics), trio.open_nursery() as serving:
+            async with (
+                exporting(configuration, metrics),
+                tapped(configuration, taps) as tap,
+                trio.open_nursery() as serving,
+            ):
                 workers: Workers = await serving.start(run)
                 running.append(workers)
                 view = _admin(plan, drain, configuration, ready=lambda: workers.ready, inside=workers)
                 await nursery.start(_pass_on_hangup, workers)
                 nursery.start_soon(configuration.follow)
                 await _serve_admin(nursery, view, admin_listeners)
-                task_status.started(Serving(configuration.swap.stack, bound, _addresses(admin_listeners)))
+                task_status.started(Serving(configuration.swap.stack, bound, _addresses(admin_listeners), tap))
             nursery.cancel_scope.cancel()
 
 

@@ -311,6 +311,3 @@ async def test_the_tap_is_served_where_the_file_says(tmp_path, command, origin):
         address = await proxy.address("tap")
         assert await verdict(authority, address, "viz.mesh.local") == "INVALID_ARGUMENT"
         assert await verdict(authority, address, "web.mesh.local") == "PERMISSION_DENIED"
-    async with command("run", "--config", str(path), "--workers", "2") as proxy:
-        assert await proxy.ended() == 2
-        assert "tap_server shows the requests of one process" in proxy.errors

@@ -1,5 +1,7 @@
 """``--tap-identity``: the command serves Linkerd's tap, which grpcio asks."""
 
+import json
+
 import pytest
 import trio
 
@@ -23,32 +25,55 @@ def written(authority, directory):
     return str(directory)
 
 
+async def sees(authority, tap, request):
+    """Look at one exchange, which ``request`` makes once somebody looks."""
+    viz = authority.issue(VIZ)
+    credentials = grpc.ssl_channel_credentials(authority.roots, key_pem(viz.key), to_pem(viz.chain))
+    begun = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    told = []
+
+    def observe():
+        with grpc.secure_channel(str(tap), credentials, [("grpc.ssl_target_name_override", OWN)]) as channel:
+            stub = channel.unary_stream(PATH, response_deserializer=TapEvent.FromString)
+            replies = stub(ObserveRequest(limit=1).SerializeToString(), timeout=PATIENCE)
+            replies.initial_metadata()  # comes once the tap is open
+            token.run_sync_soon(begun.set)
+            told.extend(replies)
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, observe)
+            await begun.wait()
+            await request()
+    return told
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_who_is_named_sees_the_requests(command, fetch, origin, tmp_path, workers):
+@pytest.mark.parametrize("by_file", [False, True])
+async def test_who_is_named_sees_the_requests(command, fetch, origin, tmp_path, workers, by_file):
     authority = Authority()
-    arguments = ("--listen", "127.0.0.1:0", "--to", origin.address, "--identity", written(authority, tmp_path))
-    options = ("--workers", workers, "--tap-identity", VIZ, "--tap", "127.0.0.1:0")
-    async with command("run", *arguments, *options) as proxy:
+    directory = written(authority, tmp_path)
+    if by_file:
+        path = tmp_path / "proxy.json"
+        shown = {"address": "127.0.0.1:0", "allowed": [VIZ]}
+        listeners = {"web": {"address": "127.0.0.1:0", "protocol": "http", "backend_refs": ["app"]}}
+        backends = {"app": {"endpoints": [str(origin.address)]}}
+        identity = {"directory": directory}
+        path.write_text(
+            json.dumps({"listeners": listeners, "backends": backends, "identity": identity, "tap_server": shown})
+        )
+        arguments = ("--config", str(path), "--workers", workers)
+    else:
+        arguments = ("--listen", "127.0.0.1:0", "--to", origin.address, "--identity", directory, "--workers", workers)
+        arguments += ("--tap-identity", VIZ, "--tap", "127.0.0.1:0")
+    async with command("run", *arguments) as proxy:
         address, tap = await proxy.address(), await proxy.address("tap")
-        viz = authority.issue(VIZ)
-        credentials = grpc.ssl_channel_credentials(authority.roots, key_pem(viz.key), to_pem(viz.chain))
-        begun = trio.Event()
-        token = trio.lowlevel.current_trio_token()
-        told = []
 
-        def observe():
-            with grpc.secure_channel(str(tap), credentials, [("grpc.ssl_target_name_override", OWN)]) as channel:
-                stub = channel.unary_stream(PATH, response_deserializer=TapEvent.FromString)
-                replies = stub(ObserveRequest(limit=1).SerializeToString(), timeout=PATIENCE)
-                replies.initial_metadata()  # comes once the tap is open
-                token.run_sync_soon(begun.set)
-                told.extend(replies)
+        async def request():
+            assert await fetch(address, "/seen") == (200, b"hello")
 
-        with trio.fail_after(PATIENCE):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio.to_thread.run_sync, observe)
-                await begun.wait()
-                assert await fetch(address, "/seen") == (200, b"hello")
+        told = await sees(authority, tap, request)
         assert told[0].http.request_init.path == "/seen"
         assert told[-1].http.response_end.response_bytes == 5
         proxy.signal()

@@ -17,6 +17,7 @@ from linkerd_proxy.mesh.config.configuration import Configuration
 from linkerd_proxy.mesh.config.looking import TapServerEntry
 from linkerd_proxy.mesh.config.observing import OtlpMetricsEntry
 from linkerd_proxy.mesh.tap_server import tap_server
+from linkerd_proxy.mesh.tap_stream import OpenTaps, tap_here
 from linkerd_proxy.metrics.registry import Registry
 from linkerd_proxy.tls.identity import Identity
 
@@ -50,13 +51,14 @@ async def exporting(configuration: Configuration, registry: Callable[[], Awaitab
 
 
 @asynccontextmanager
-async def tapped(configuration: Configuration) -> AsyncIterator[tuple[AnyAddress, ...]]:
+async def tapped(configuration: Configuration, taps: OpenTaps = tap_here) -> AsyncIterator[tuple[AnyAddress, ...]]:
     """Serve Linkerd's tap as the file says inside the block, and yield where.
 
     Whoever watches is cut off when another version says who may, or where.
 
     Args:
         configuration: The file, which is followed.
+        taps: What it looks at, where that is not the traffic of this process.
     """
 
     def wanted() -> tuple[TapServerEntry, Identity] | None:
@@ -66,7 +68,7 @@ async def tapped(configuration: Configuration) -> AsyncIterator[tuple[AnyAddress
     @asynccontextmanager
     async def during(told: tuple[TapServerEntry, Identity]) -> AsyncIterator[tuple[AnyAddress, ...]]:
         entry, identity = told
-        stack = tap_server(identity, *entry.allowed)
+        stack = tap_server(identity, *entry.allowed, taps=taps)
         listeners = await open_listeners(entry.address)
         async with open_background() as nursery:
             # With a drain of its own, which never starts: it answers until the proxy has ended.

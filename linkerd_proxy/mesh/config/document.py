@@ -169,8 +169,6 @@ class ProxyDocument:
 
     def __post_init__(self) -> None:
         make_codec(self.codec)
-        if self.tap_server is not None and self.workers > 1:
-            raise InvalidConfiguration("tap_server shows the requests of one process: leave it out, or say workers: 1")
         if not self.listeners:
             raise InvalidConfiguration("there are no listeners: give at least one, as web: {address: 127.0.0.1:8080}")
 

@@ -209,7 +209,6 @@ def test_taps_that_can_not_be_are_told() -> None:
     identity = {"directory": "id"}
     assert "lets nobody look" in told(identity=identity, tap_server={"allowed": []})[0]
     assert "a wildcard names nobody" in told(identity=identity, tap_server={"allowed": ["*"]})[0]
-    assert "workers: 1" in told(identity=identity, tap_server={"allowed": [VIZ]}, workers=2)[0]
 
 
 # --- the admin endpoint --------------------------------------------------------------------------
