@@ -292,3 +292,10 @@ def test_type_checkers_see_the_names_that_the_table_has() -> None:
         }
         module = linkerd_proxy if package is PACKAGE else __import__("linkerd_proxy.testing").testing
         assert seen == {name: f"{module.__name__}.{home}" for name, home in module._HOMES.items()}
+
+
+def test_what_runs_in_its_own_session_only_can_still_be_imported() -> None:
+    """The suite leaves the fuzz targets out, and would not see that something they use has moved."""
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", "tests/fuzz"]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

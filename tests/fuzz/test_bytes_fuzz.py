@@ -9,11 +9,14 @@ from contextlib import suppress
 from hypothesis import strategies as st
 
 from linkerd_proxy.address import parse_address
+from linkerd_proxy.core.message import Request
 from linkerd_proxy.detect.sniff import MAX_BYTES, PREFACE, Sniffer
 from linkerd_proxy.errors import BadRequest, InvalidConfiguration
 from linkerd_proxy.io.client_hello import ClientHello, ClientHelloReader
 from linkerd_proxy.io.proxy_protocol import NotProxied, encode_v1, encode_v2, parse_header
-from linkerd_proxy.route.match import Table, parse_key
+from linkerd_proxy.route.key import Key, parse_key, split_authority
+from linkerd_proxy.route.match import Match
+from linkerd_proxy.route.table import Table
 from tests.fuzz.budget import fuzz
 from tests.fuzz.shapes import damaged, pieces, splits
 from tests.io.test_client_hello import HELLO, real_hello
@@ -115,18 +118,31 @@ def test_routes() -> None:
     seeds = (b"/", b"/api", b"a.example.com", b"*.example.com/x", b"[::1]:80/x", b"a:80", b"..", b":", b"//", b"%2f")
     text = pieces(*seeds).map(lambda b: b.decode("latin-1"))
 
+    def fits(key: Key, authority: str, path: str) -> bool:
+        name, port = split_authority(authority.lower())
+        name = name.removesuffix(".")
+        hosts = [name, f"{name}:{port}"] if port else [name]
+        if key.host.startswith("*"):
+            there = any(host.endswith(key.host[1:]) and len(host) >= len(key.host) for host in hosts)
+        else:
+            there = key.host in {"", *hosts}
+        return there and f"{path}/".startswith(f"{key.path}/")
+
     def check(example: tuple[list[str], str, str]) -> None:
-        keys, authority, path = example
-        table = {}
-        for key in keys:
+        texts, authority, rest = example
+        path = "/" + rest
+        keys: set[Key] = set()
+        for one in texts:
             with suppress(InvalidConfiguration):
-                table[parse_key(key)] = key
-        for key in table:
-            assert parse_key(str(key)) == key
-        if table:
-            compiled = Table(table)
-            found = compiled.find(authority, path)
-            assert found is None or found in keys
-            assert compiled.nearest(authority, path) in table
+                keys.add(parse_key(one))
+        assert {parse_key(str(key)) for key in keys} == keys
+        table = Table([(key.host, Match(key.path or "/"), key) for key in keys])
+        found = table.find(Request("GET", path, authority=authority))
+        fitting = [key for key in keys if fits(key, authority, path.partition("?")[0])]
+        assert (found is None) == (not fitting)
+        if found is not None:
+            assert found in fitting
+            assert not [key for key in fitting if key.host == found.host and len(key.path) > len(found.path)]
+        assert table.nearest(authority, path) in {None, *map(str, keys)}
 
     assert fuzz(st.tuples(st.lists(text, max_size=6), text, text), check)
