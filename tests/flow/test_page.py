@@ -4,7 +4,6 @@ import itertools
 import urllib.error
 import urllib.request
 import xml.etree.ElementTree as ET
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.mesh.admin import admin
 from linkerd_proxy.metrics.registry import current_registry
 from tests.flow.browser import CHROMIUM, open_page
+from tests.patience import PATIENCE
 
 pytest.importorskip("rich")
 screenshots = pytest.importorskip("docs.screenshots")
@@ -139,8 +139,12 @@ async def test_its_figures_are_those_of_the_metrics():
             await nursery.start(serve, one, [listener])
 
         def ask(path):
-            with suppress(urllib.error.HTTPError), urllib.request.urlopen(f"http://{proxy}{path}", timeout=20) as got:
-                got.read()
+            try:
+                answer = urllib.request.urlopen(f"http://{proxy}{path}", timeout=PATIENCE)
+            except urllib.error.HTTPError as error:  # an answer, too, which holds its socket until it is closed
+                answer = error
+            with answer:
+                answer.read()
 
         def look():
             with open_page(f"http://{looking}/") as page:
