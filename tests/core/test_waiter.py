@@ -24,7 +24,7 @@ async def test_it_wakes_the_one_that_waits_and_nobody_else():
         assert woken == [True]
 
 
-async def test_a_cancelled_one_waits_no_more():
+async def test_a_cancelled_one_waits_no_more(autojump_clock):
     waiter = Waiter()
     with trio.CancelScope() as scope:
         scope.cancel()

@@ -17,6 +17,7 @@ from linkerd_proxy.mesh.peer import MeshPeer
 from linkerd_proxy.testing import echo, http_origin, memory_connection, serving, tcp_origin
 from linkerd_proxy.tls.authority import Authority
 from linkerd_proxy.tls.identity import Given
+from tests.patience import PATIENCE
 
 VIRTUAL = Address("192.0.2.10", 80)
 WEB, API = "web.mesh.local", "api.mesh.local"
@@ -26,7 +27,7 @@ GET = b"GET / HTTP/1.1\r\nhost: whatever.example\r\nconnection: close\r\n\r\n"
 async def talk(service, data, going_to=VIRTUAL):
     """Return all that is answered on a connection of its own."""
     client, connection = memory_connection(original_dst=going_to)
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(service, connection)
             await client.send_all(data)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from linkerd_proxy.address import Address
 from linkerd_proxy.core.stack import opened
 from linkerd_proxy.mesh.inbound import inbound
 from linkerd_proxy.mesh.outbound import outbound
@@ -16,6 +17,7 @@ from linkerd_proxy.testing import memory_connection, serving, tcp_origin
 from linkerd_proxy.tls.authority import Authority
 from linkerd_proxy.tls.identity import Given
 from tests.patience import PATIENCE
+from tests.ports import held_port
 
 WEB, API = "web.mesh.local", "api.mesh.local"
 WHOLE = b"GET http://shop.example:81/x?y HTTP/1.1\r\nhost: other.example\r\nconnection: close\r\n\r\n"
@@ -82,10 +84,8 @@ async def test_a_whole_url_stays_one_before_an_application_that_knows_of_no_prox
 
 
 async def test_a_refused_connection_to_the_application_says_what_reaches_it(identities):
-    async with tcp_origin(repeat) as origin:
-        nobody = origin.address
-    client, connection = memory_connection(original_dst=nobody)
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE), held_port() as port:
+        client, connection = memory_connection(original_dst=Address("127.0.0.1", port))
         async with opened(inbound()) as service, trio.open_nursery() as nursery:
             nursery.start_soon(service, connection)
             await client.send_all(ORIGIN)

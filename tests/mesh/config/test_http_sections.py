@@ -16,6 +16,7 @@ from linkerd_proxy.mesh.config.read import structure
 from linkerd_proxy.metrics.registry import current_registry
 from linkerd_proxy.testing import http_origin, memory_connection, serving, tcp_origin
 from tests.mesh.config.serving import document, get, served
+from tests.patience import PATIENCE
 
 LISTENER = {"address": "127.0.0.1:0", "backend_refs": ["app"]}
 
@@ -271,7 +272,7 @@ async def test_work_goes_to_the_first_backend_that_is_ready(tmp_path) -> None:
             new = tmp_path / "new.json"
             new.write_text(json.dumps(at(first)))
             new.rename(endpoints)
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 while await get(where["web"]) != (200, b"0"):
                     pass
 
@@ -337,7 +338,7 @@ async def test_options_are_set_on_the_sockets_of_clients() -> None:
         found.set()
 
     async with tcp_origin(lambda connection: layer.serve(connection, look)) as origin, await dial(origin.address):
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             await found.wait()
     _, connection = memory_connection()
     served_ = []
