@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
+import trio.testing
 
 from linkerd_proxy.core.message import Request
 from linkerd_proxy.core.serve import serve
@@ -38,6 +39,7 @@ async def served(text, base=Path()):
         await nursery.start(
             lambda *, task_status: serve(build(read, base=base, bound=bound), listeners, task_status=task_status)
         )
+        await trio.testing.wait_all_tasks_blocked()  # until then a balancer may know some of its endpoints only
         yield {name: addresses[0] for name, addresses in bound.items()}
         nursery.cancel_scope.cancel()
 
