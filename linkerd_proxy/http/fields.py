@@ -11,7 +11,7 @@ from linkerd_proxy.errors import BadRequest, RequestRefused, UpstreamProtocolErr
 from linkerd_proxy.headers import Headers, RawHeaders
 from linkerd_proxy.http.hop import HOP_BY_HOP, is_shadow, may_trail, nominated
 from linkerd_proxy.http.limits import Limits
-from linkerd_proxy.http.memo import Doorkeeper
+from linkerd_proxy.http.memo import Doorkeeper, remember
 from linkerd_proxy.http.syntax import check_value, field_name
 
 __all__ = [
@@ -81,9 +81,7 @@ def _recall_field(field: tuple[bytes, bytes]) -> ReadField:
     if known is None:
         known = read_field(field)
         if len(field[0]) + len(field[1]) <= _KNOWN_LENGTH and _door.admits(hash(field)):
-            if len(_known) >= _KNOWN_SIZE:
-                _known.clear()
-            _known[field] = known
+            remember(_known, field, known, _KNOWN_SIZE)
     return known
 
 
@@ -218,9 +216,7 @@ def check_fields(raw: RawHeaders) -> None:
         if field not in _passed:
             check_field(field)
             if len(field[0]) + len(field[1]) <= _PASSED_LENGTH and _passing.admits(hash(field)):
-                if len(_passed) >= _PASSED_SIZE:
-                    _passed.clear()
-                _passed[field] = None
+                remember(_passed, field, None, _PASSED_SIZE)
 
 
 def check_field(field: tuple[bytes, bytes]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from linkerd_proxy.http.memo import remember
+
 __all__ = ["HOP_BY_HOP", "is_shadow", "may_trail", "nominated"]
 
 HOP_BY_HOP = frozenset(
@@ -66,9 +68,7 @@ def nominated(connection: list[bytes]) -> frozenset[bytes]:
         options = {option.strip(b" \t").lower() for option in line.split(b",")}
         names = frozenset(o for o in options if o and o not in _NOT_NOMINATED and not o.startswith(b"l5d-"))
         if len(line) <= _NOMINATION_LENGTH:
-            if len(_nominations) >= _NOMINATIONS_SIZE:
-                _nominations.clear()
-            _nominations[line] = names
+            remember(_nominations, line, names, _NOMINATIONS_SIZE)
     return names
 
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["Doorkeeper"]
+from typing import TypeVar
+
+__all__ = ["Doorkeeper", "remember"]
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _SLOTS = 8192
+
+
+def remember(memory: dict[K, V], key: K, value: V, size: int) -> None:
+    """Put something into a memory of so many; one that is full is forgotten as a whole, which costs nothing to keep."""
+    if len(memory) >= size:
+        memory.clear()
+    memory[key] = value
 
 
 class Doorkeeper:

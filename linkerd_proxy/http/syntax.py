@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from linkerd_proxy.errors import BadRequest, RequestRefused
+from linkerd_proxy.http.memo import remember
 
 __all__ = [
     "MAX_LENGTH",
@@ -48,9 +49,7 @@ def field_name(name: bytes) -> bytes:
             raise BadRequest(f"header name {name[:64]!r} is not a token")
         lower = name.lower()
         if len(name) <= _MEMO_LENGTH:
-            if len(_names) >= _MEMO_SIZE:
-                _names.clear()
-            _names[name] = lower
+            remember(_names, name, lower, _MEMO_SIZE)
     return lower
 
 
@@ -94,9 +93,7 @@ def check_authority(authority: bytes, *, port_needed: bool = False) -> str:
         if match is None or int(match[1] or 0) > 65535:
             raise BadRequest(f"host {authority[:64]!r} is not host[:port]")
         known = authority.decode("ascii")
-        if len(_authorities) >= _MEMO_SIZE:
-            _authorities.clear()
-        _authorities[authority] = known
+        remember(_authorities, authority, known, _MEMO_SIZE)
     if port_needed and not known.rpartition("]")[2].rpartition(":")[1]:
         raise BadRequest(f"CONNECT target {known!r} has no port")
     return known

@@ -20,6 +20,7 @@ from linkerd_proxy.http.fields import (
     trailers_from,
 )
 from linkerd_proxy.http.limits import Limits
+from linkerd_proxy.http.memo import remember
 from linkerd_proxy.http.syntax import (
     USUAL_METHODS,
     USUAL_PATH,
@@ -223,7 +224,7 @@ def response_from_fields(
 # --- outbound ---
 
 
-_passed_authorities: set[str] = set()
+_passed_authorities: dict[str, None] = {}
 _AUTHORITIES_SIZE = 2048
 _ANY_TARGET = 1 << 16  # what a layer makes of a path may be longer than what clients may ask for
 
@@ -260,9 +261,7 @@ def check_target(request: Request) -> None:
         check_path(request.path.encode("latin-1", "replace"), request.method, _ANY_TARGET)
     if request.absolute_form and request.scheme not in {"http", "https"}:
         raise BadRequest(f"scheme {request.scheme[:16]!r} is neither http nor https")
-    if len(_passed_authorities) >= _AUTHORITIES_SIZE:
-        _passed_authorities.clear()
-    _passed_authorities.add(request.authority)
+    remember(_passed_authorities, request.authority, None, _AUTHORITIES_SIZE)
 
 
 def check_response(response: Response) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from linkerd_proxy.core.message import EMPTY, HttpVersion, Request, Response
 from linkerd_proxy.errors import BadRequest, UpstreamProtocolError
@@ -12,7 +12,7 @@ from linkerd_proxy.http.h1.codec import Codec, Malformed
 from linkerd_proxy.http.h1.lines import Lines
 from linkerd_proxy.http.h1.scan import USUAL_REQUEST_LINE, scan_request, scan_response
 from linkerd_proxy.http.limits import Limits
-from linkerd_proxy.http.memo import Doorkeeper
+from linkerd_proxy.http.memo import Doorkeeper, remember
 from linkerd_proxy.http.syntax import check_method, check_path
 from linkerd_proxy.http.validate import (
     Framing,
@@ -30,8 +30,6 @@ _STATUS_LENGTH = 64
 
 _Status: TypeAlias = tuple[int, HttpVersion]
 _Special: TypeAlias = tuple[tuple[bytes, bytes], ...]
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 class Heads:
@@ -76,11 +74,9 @@ class Heads:
         known = self._requests.get(key)
         if known is None:
             known = self._request_by_lines(head, scheme) or self._read_request(head, scheme)
-            if not self._comes_again(head):
+            if not self._comes_again(head, head):
                 return known
-            if len(self._requests) >= _MEMO_SIZE:
-                self._requests.clear()
-            self._requests[key] = known
+            remember(self._requests, key, known, _MEMO_SIZE)
         kept, framing = known
         return _like_request(kept, kept.headers.raw.copy()), framing  # a copy: layers may change what they are given
 
@@ -116,8 +112,9 @@ class Heads:
             return request, framing
         fields = Fields.sorted(read)
         request, framing = request_from_fields(verb, target, VERSIONS[version], fields, self.limits, scheme)
-        if is_path and request.body is EMPTY and not request.wants_tunnel and fields.are_only(end_to_end):
-            self._remember(self._usual_requests, key, (request, framing), head)
+        usual = is_path and request.body is EMPTY and not request.wants_tunnel and fields.are_only(end_to_end)
+        if usual and self._comes_again(head, key):
+            remember(self._usual_requests, key, (request, framing), _MEMO_SIZE)
         return request, framing
 
     def _read_request(self, head: bytes, scheme: str) -> tuple[Request, Framing]:
@@ -131,9 +128,9 @@ class Heads:
             raise BadRequest(f"{self.codec.name} does not take the head: {error}") from None
         return request_from_h1(method, target, version, fields, self.limits, scheme)
 
-    def _comes_again(self, head: bytes) -> bool:
-        """Whether an equal head was seen of late: heads that come once are not worth remembering."""
-        return len(head) <= _MEMO_LENGTH and self._door.admits(hash(head))
+    def _comes_again(self, head: bytes, key: object) -> bool:
+        """Whether this of a head was seen of late: what comes once is not worth remembering."""
+        return len(head) <= _MEMO_LENGTH and self._door.admits(hash(key))
 
     def response(self, head: bytes, request_method: str) -> tuple[Response, Framing]:
         """Return the response that a whole head says, without its body, and how its content is framed.
@@ -145,11 +142,9 @@ class Heads:
         known = self._responses.get(key)
         if known is None:
             known = self._response_by_lines(head, request_method) or self._read_response(head, request_method)
-            if not self._comes_again(head):
+            if not self._comes_again(head, head):
                 return known
-            if len(self._responses) >= _MEMO_SIZE:
-                self._responses.clear()
-            self._responses[key] = known
+            remember(self._responses, key, known, _MEMO_SIZE)
         kept, framing = known
         return _like_response(kept, kept.headers.raw.copy()), framing
 
@@ -171,16 +166,9 @@ class Heads:
             known = response_from_fields(*status, fields, request_method)
         except (Malformed, BadRequest):
             return None  # the way for whole heads says better what is wrong
-        if fields.are_only(end_to_end):
-            self._remember(self._usual_responses, key, known, head)
+        if fields.are_only(end_to_end) and self._comes_again(head, key):
+            remember(self._usual_responses, key, known, _MEMO_SIZE)
         return known
-
-    def _remember(self, memory: dict[K, V], key: K, known: V, head: bytes) -> None:
-        """Remember what the fields mean that a codec reads, for heads that differ in others only."""
-        if len(head) <= _MEMO_LENGTH and self._door.admits(hash(key)):
-            if len(memory) >= _MEMO_SIZE:
-                memory.clear()
-            memory[key] = known
 
     def _read_response(self, head: bytes, request_method: str) -> tuple[Response, Framing]:
         try:
@@ -191,9 +179,7 @@ class Heads:
             raise UpstreamProtocolError(f"the upstream's head is malformed: {error}") from None
         answer = response_from_h1(int(status), version, fields, request_method, self.limits)
         if line.end() <= _STATUS_LENGTH:
-            if len(self._statuses) >= _MEMO_SIZE:
-                self._statuses.clear()
-            self._statuses[head[: line.end() - 2]] = int(status), answer[0].version
+            remember(self._statuses, head[: line.end() - 2], (int(status), answer[0].version), _MEMO_SIZE)
         return answer
 
     def __repr__(self) -> str:

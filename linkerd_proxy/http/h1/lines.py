@@ -5,7 +5,7 @@ from __future__ import annotations
 from linkerd_proxy.http.fields import END_TO_END, ReadField, read_field
 from linkerd_proxy.http.h1.codec import Codec, Malformed
 from linkerd_proxy.http.h1.scan import FIELD_LINE
-from linkerd_proxy.http.memo import Doorkeeper
+from linkerd_proxy.http.memo import Doorkeeper, remember
 
 __all__ = ["Lines"]
 
@@ -48,9 +48,7 @@ class Lines(dict[bytes, ReadField]):
         lower = self._names.get(name)
         read = self._read(name, line) if lower is None else (END_TO_END, (lower, value.strip(b" \t")))
         if len(line) <= _LENGTH and self._door.admits(hash(line)):
-            if len(self) >= _SIZE:
-                self.clear()
-            self[line] = read
+            remember(self, line, read, _SIZE)
         return read
 
     def _read(self, name: bytes, line: bytes) -> ReadField:
@@ -60,9 +58,7 @@ class Lines(dict[bytes, ReadField]):
             raise Malformed("not one field")
         read = read_field(fields[0])
         if read[0] is END_TO_END and len(name) <= _NAME_LENGTH:
-            if len(self._names) >= _NAMES_SIZE:
-                self._names.clear()
-            self._names[name] = read[1][0]
+            remember(self._names, name, read[1][0], _NAMES_SIZE)
         return read
 
     def __repr__(self) -> str:

@@ -8,14 +8,14 @@ from linkerd_proxy.core.message import EMPTY, Request, Response
 from linkerd_proxy.headers import Headers, RawHeaders
 from linkerd_proxy.http.fields import SENDABLE, check_field
 from linkerd_proxy.http.hop import may_trail
-from linkerd_proxy.http.memo import Doorkeeper
+from linkerd_proxy.http.memo import Doorkeeper, remember
 from linkerd_proxy.http.validate import check_target
 
 __all__ = ["chunk", "last_chunk", "old_response_head", "refusal_head", "request_head", "response_head"]
 
 _lines: dict[tuple[bytes, bytes], bytes] = {}
 _door = Doorkeeper()
-_names: set[bytes] = set()  # of fields that may be sent, if their value is good
+_names: dict[bytes, None] = {}  # of fields that may be sent, if their value is good
 _NAMES_SIZE = 1024
 _NAME_LENGTH = 64
 _LINES_SIZE = 4096
@@ -41,14 +41,10 @@ def _make_line(field: tuple[bytes, bytes]) -> bytes:
     if name not in _names or not SENDABLE.fullmatch(value):
         check_field(field)
         if len(name) <= _NAME_LENGTH:
-            if len(_names) >= _NAMES_SIZE:
-                _names.clear()
-            _names.add(name)
+            remember(_names, name, None, _NAMES_SIZE)
     line = b"%b: %b\r\n" % field
     if len(line) <= _LINE_LENGTH and _door.admits(hash(field)):
-        if len(_lines) >= _LINES_SIZE:
-            _lines.clear()
-        _lines[field] = line
+        remember(_lines, field, line, _LINES_SIZE)
     return line
 
 
