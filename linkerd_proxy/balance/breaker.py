@@ -63,7 +63,7 @@ class Breaker:
 class Accrual:
     """What one endpoint's answers add up to. Sans I/O: it is told the time."""
 
-    __slots__ = ("_bad", "_breaker", "_good", "_step", "_width", "cares", "in_a_row")
+    __slots__ = ("_bad", "_breaker", "_good", "_step", "_width", "in_a_row")
 
     def __init__(self, breaker: Breaker) -> None:
         self._breaker = breaker
@@ -73,8 +73,11 @@ class Accrual:
         self._bad = [0] * _BUCKETS
         self.in_a_row: int = 0
         """Failures since the last success."""
-        self.cares: bool = breaker.success_rate is not None
+
+    @property
+    def cares(self) -> bool:
         """Whether one more success changes anything."""
+        return self.in_a_row > 0 or self._breaker.success_rate is not None
 
     def add(self, outcome: Outcome, now: float) -> Reason | None:
         """Count an outcome, and return why the endpoint must go, or None."""
@@ -83,7 +86,6 @@ class Accrual:
             self.in_a_row += 1
         elif outcome == "success":
             self.in_a_row = 0
-        self.cares = self.in_a_row > 0 or breaker.success_rate is not None
         if breaker.success_rate is not None:
             self._turn(now)
             self._good[-1] += outcome == "success"
@@ -105,7 +107,6 @@ class Accrual:
     def clear(self) -> None:
         """Forget everything, as after a probe that passed."""
         self.in_a_row = 0
-        self.cares = self._breaker.success_rate is not None
         self._good = [0] * _BUCKETS
         self._bad = [0] * _BUCKETS
 

@@ -29,7 +29,9 @@ _PENALISED = frozenset({"2", "4", "8", "13", "14", "15"})
 _EXHAUSTED = "8"
 
 
-_NONE: tuple[str, ...] = ()  # a flight's kind has the slots: of two bases with slots nothing can be made
+# Of two bases that have slots, as Flight and Exchange, nothing can be made: each kind of flight has them itself.
+_NONE: tuple[str, ...] = ()
+_SLOTS = ("generation", "health", "judged", "pending", "probe", "replica", "started")
 
 
 class Flight:
@@ -156,7 +158,7 @@ class Flight:
 class WorkFlight(Flight):
     """Work of any other kind at one endpoint, of which nothing is known before its end."""
 
-    __slots__ = ("generation", "health", "judged", "pending", "probe", "replica", "started")
+    __slots__ = _SLOTS
 
     def __init__(self, health: Health, replica: Replica[Any], now: float) -> None:
         self.begin(health, replica, now)
@@ -165,17 +167,7 @@ class WorkFlight(Flight):
 class ExchangeFlight(Flight, Exchange):
     """An exchange at one endpoint: judged by its answer's head, and a gRPC call by its end."""
 
-    __slots__ = (
-        "generation",
-        "health",
-        "judged",
-        "pending",
-        "probe",
-        "replica",
-        "response",
-        "send",
-        "started",
-    )
+    __slots__ = (*_SLOTS, "response", "send")
 
     request: Request
     connection: Connection

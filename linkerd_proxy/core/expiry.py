@@ -47,7 +47,7 @@ class Limited:
     ) -> bool:
         self._expiry.discard(self)
         kept = self._kept
-        if not (self._own or self.has_expired):
+        if not (self._own or self.has_expired):  # what leave() would do, for a call less: most end so
             kept.limit = self.outer
             return False
         try:

@@ -159,9 +159,11 @@ async def _accept_rest(
 ) -> None:
     """Serve those who have connected: the system has told them so, and they may have asked already."""
     accept_nowait: Callable[[], Connection] | None = getattr(listener, "accept_nowait", None)
-    for _ in range(_REST if accept_nowait else 0):
+    if accept_nowait is None:
+        return
+    for _ in range(_REST):
         try:
-            connection = accept_nowait()  # type: ignore[misc]  # none of no rounds
+            connection = accept_nowait()
         except (trio.WouldBlock, trio.ClosedResourceError, OSError):
             return
         await _admit(connection, service, connections, drain, room)

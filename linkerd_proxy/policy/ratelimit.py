@@ -169,7 +169,7 @@ class _Table:
         self._max = most
         self._buckets: dict[str, Gcra] = {}
         self._swept = float("-inf")
-        Gcra(rate, burst)
+        Gcra(rate, burst)  # refuses now what no bucket can have
 
     def bucket(self, key: str, now: float) -> Gcra:
         """Return the bucket of one client, or the common one if there is no room for its own."""

@@ -49,7 +49,7 @@ class Plan:
 
         Every gRPC call is a POST: that its failures are to be retried is what says that calls may be repeated.
         """
-        if request.upgrade is not None or request.method == "CONNECT":
+        if request.wants_tunnel:
             return False
         return request.method in self.methods or (bool(self.grpc) and request.is_grpc)
 
