@@ -13,12 +13,12 @@ from linkerd_proxy.document.shape import Partial, Range, Tagged, Text
 from linkerd_proxy.document.tree import InvalidDocument, Node, Problem
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["convert", "document_fields", "document_name"]
+__all__ = ["LISTS", "convert", "document_fields", "document_name"]
 
 T = TypeVar("T")
 
 
-_LISTS: dict[object, Callable[[Iterable[Any]], object]] = {
+LISTS: dict[object, Callable[[Iterable[Any]], object]] = {
     list: list,
     tuple: tuple,
     Sequence: tuple,
@@ -94,8 +94,8 @@ class _Converter:
             return self._union(node, get_args(wanted), path)
         if origin is Literal:
             return self._literal(node, get_args(wanted), path)
-        if origin in _LISTS:
-            return self._list(node, get_args(wanted)[0], _LISTS[origin], path)
+        if origin in LISTS:
+            return self._list(node, get_args(wanted)[0], LISTS[origin], path)
         if origin in (dict, Mapping):
             return self._mapping(node, get_args(wanted)[1], path)
         if dataclasses.is_dataclass(wanted):
@@ -286,7 +286,7 @@ def _kind(wanted: Any) -> str:
         if any(isinstance(note, Text) for note in notes):
             return "any" if any(isinstance(note, Text) and note.numbers for note in notes) else "text"
         return "mapping" if any(isinstance(note, Tagged) for note in notes) else _kind(inner)
-    if origin in _LISTS:
+    if origin in LISTS:
         return "list"
     if origin in (dict, Mapping) or dataclasses.is_dataclass(wanted):
         return "mapping"
@@ -318,7 +318,7 @@ def described(wanted: Any) -> str:
         return " or ".join(described(one) for one in get_args(wanted))
     if origin is Literal:
         return "one of " + _listed(get_args(wanted))
-    if origin in _LISTS:
+    if origin in LISTS:
         return "a list"
     if origin in (dict, Mapping) or dataclasses.is_dataclass(wanted):
         return "a mapping"

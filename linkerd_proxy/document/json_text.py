@@ -7,12 +7,20 @@ import math
 import re
 from typing import NoReturn
 
-from linkerd_proxy.document.tree import MAX_DEPTH, MAX_NODES, InvalidDocument, Node, Problem, whole, whole_text
+from linkerd_proxy.document.tree import (
+    MAX_DEPTH,
+    MAX_NODES,
+    InvalidDocument,
+    Node,
+    Problem,
+    lines_in,
+    whole,
+    whole_text,
+)
 
 __all__ = ["parse_json"]
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-_LINE_END = re.compile(r"\r\n?|\n")
 
 
 def parse_json(text: str, name: str) -> Node:
@@ -55,8 +63,7 @@ class _Scanner:
 
     @property
     def line(self) -> int:
-        # A line's end may be CR, LF or both, as YAML and editors count them.
-        self._line += len(_LINE_END.findall(self.text, self._counted, self.at))
+        self._line += lines_in(self.text, self._counted, self.at)
         self._counted = self.at
         return self._line
 

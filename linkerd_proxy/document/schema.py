@@ -8,10 +8,10 @@ import inspect
 import math
 import textwrap
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
-from linkerd_proxy.document.convert import document_fields
+from linkerd_proxy.document.convert import LISTS, document_fields
 from linkerd_proxy.document.shape import Partial, Range, Tagged, Text
 
 __all__ = ["Schema", "field_texts", "schema"]
@@ -43,7 +43,7 @@ def _of(wanted: Any, definitions: dict[str, Schema]) -> Schema:
         return {"anyOf": [_of(one, definitions) for one in get_args(wanted)]}
     if origin is Literal:
         return {"enum": list(get_args(wanted))}
-    if origin in (list, tuple, Sequence, frozenset):
+    if origin in LISTS:
         return {"type": "array", "items": _of(get_args(wanted)[0], definitions)}
     if origin in (dict, Mapping):
         return {"type": "object", "additionalProperties": _of(get_args(wanted)[1], definitions)}

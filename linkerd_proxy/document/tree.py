@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeAlias
 
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["MAX_DEPTH", "MAX_NODES", "MAX_SIZE", "InvalidDocument", "Node", "Problem", "Scalar", "whole", "whole_text"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_NODES",
+    "MAX_SIZE",
+    "InvalidDocument",
+    "Node",
+    "Problem",
+    "Scalar",
+    "lines_in",
+    "whole",
+    "whole_text",
+]
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -18,6 +30,14 @@ MAX_NODES = 500_000
 """How many values there may be, those that aliases repeat counted each time ("billion laughs")."""
 _MAX_DIGITS = 300
 """Of a whole number: one that has more is no float, and Python does not even write it into a message."""
+
+
+_LINE_END = re.compile(r"\r\n?|\n")
+
+
+def lines_in(text: str, start: int, end: int) -> int:
+    """Return how many lines end in a part of a text, by CR, LF or both, as YAML and editors count them."""
+    return len(_LINE_END.findall(text, start, end))
 
 
 def whole(digits: str) -> int:

@@ -13,6 +13,7 @@ from linkerd_proxy.document.tree import (
     Node,
     Problem,
     Scalar,
+    lines_in,
     whole,
     whole_text,
 )
@@ -27,7 +28,6 @@ _TAG = "tag:yaml.org,2002:"
 _TEXTS = {_TAG + "str", _TAG + "timestamp", _TAG + "value"}
 _SCALARS = {*_TEXTS, _TAG + "null", _TAG + "bool", _TAG + "int", _TAG + "float"}
 _OLDER = re.compile(r"^%YAML +1\.[01]\b", re.MULTILINE)
-_LINE_END = re.compile(r"\r\n?|\n")
 
 
 def parse_yaml(text: str, name: str) -> Node:
@@ -70,7 +70,7 @@ def parse_yaml(text: str, name: str) -> Node:
 
 
 def _line_of(text: str, position: int) -> int:
-    return 1 + len(_LINE_END.findall(text, 0, position))
+    return 1 + lines_in(text, 0, position)
 
 
 def _refuse(name: str, line: int, problem: str) -> NoReturn:

@@ -126,7 +126,7 @@ class Family(Generic[S]):
         series = self._found(labels)
         if series is None:
             for name, _ in labels:
-                if not _NAME.fullmatch(name) or name.startswith("__") or name in _RESERVED:
+                if not _is_label(name):
                     raise ValueError(f"{name!r} can't be a label of {self.name}: use letters, digits and _")
             if len(self) >= MAX_SERIES:
                 labels = tuple((name, "overflow") for name, _ in labels)
