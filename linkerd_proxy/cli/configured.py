@@ -13,13 +13,14 @@ import trio
 
 from linkerd_proxy.address import AnyAddress
 from linkerd_proxy.core.drain import Drain
-from linkerd_proxy.core.serve import Listener, serve
+from linkerd_proxy.core.serve import Listener
 from linkerd_proxy.core.shared import hosting
 from linkerd_proxy.core.stack import Stack, opened
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.io.listen import open_listeners
 from linkerd_proxy.mesh.admin import admin as admin_stack
+from linkerd_proxy.mesh.admin import serve_admin
 from linkerd_proxy.mesh.config.beside import exporting, tapped
 from linkerd_proxy.mesh.config.configuration import Bound, Configuration, Shown
 from linkerd_proxy.mesh.config.document import ProxyDocument
@@ -27,7 +28,7 @@ from linkerd_proxy.mesh.config.doors import Doors
 from linkerd_proxy.mesh.config.looking import AdminEntry
 from linkerd_proxy.mesh.config.read import read_config
 from linkerd_proxy.mesh.config.worker import TARGET, as_arguments, reload_on_hangup
-from linkerd_proxy.mesh.inside import Inside, ThisRun
+from linkerd_proxy.mesh.inside import THIS_RUN, Inside
 from linkerd_proxy.mesh.log_format import log_to
 from linkerd_proxy.mesh.log_level import apply_log_level
 from linkerd_proxy.mesh.reserve import reserve
@@ -42,7 +43,6 @@ __all__ = ["ConfigPlan", "Serving", "plan_of", "serve_config"]
 
 _OWN = {"admin", "shutdown_endpoint", "workers", "grace", "log", "log_format"}
 """Options that win over what the file says."""
-_THIS_RUN = ThisRun()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +161,9 @@ async def _serve_here(
         async with hosting(), trio.open_nursery() as nursery, AsyncExitStack() as held:
             await nursery.start(reload_on_hangup, configuration)
             view = _admin(plan, drain, configuration, ready=lambda: certified.now)
-            await _serve_admin(nursery, view, admin_listeners)
+            await serve_admin(nursery, view, admin_listeners)
             tap = await held.enter_async_context(tapped(configuration))
-            await held.enter_async_context(exporting(configuration, _own_metrics))
+            await held.enter_async_context(exporting(configuration, THIS_RUN.metrics))
             async with opened(configuration.swap) as service, trio.open_nursery() as serving:
                 await serving.start(doors.serve, service)
                 nursery.start_soon(configuration.follow)
@@ -213,7 +213,7 @@ async def _serve_by_workers(
             return await running[0].metrics() if running else current_registry()
 
         def taps(wish: TapWish) -> AbstractAsyncContextManager[TapReader]:
-            return (running[0] if running else _THIS_RUN).tapped(wish)
+            return (running[0] if running else THIS_RUN).tapped(wish)
 
         async with trio.open_nursery() as nursery:
             # Metrics are sent until the workers have ended, whose last figures are among them.
@@ -227,7 +227,7 @@ async def _serve_by_workers(
                 view = _admin(plan, drain, configuration, ready=lambda: workers.ready, inside=workers)
                 await nursery.start(_pass_on_hangup, workers)
                 nursery.start_soon(configuration.follow)
-                await _serve_admin(nursery, view, admin_listeners)
+                await serve_admin(nursery, view, admin_listeners)
                 task_status.started(Serving(configuration.swap.stack, bound, _addresses(admin_listeners), tap))
             nursery.cancel_scope.cancel()
 
@@ -241,17 +241,13 @@ async def _pass_on_hangup(workers: Workers, *, task_status: trio.TaskStatus[None
                     os.kill(pid, signal.SIGHUP)
 
 
-async def _own_metrics() -> Registry:
-    return current_registry()
-
-
 def _admin(
     plan: ConfigPlan,
     drain: Drain,
     configuration: Configuration,
     *,
     ready: Callable[[], bool],
-    inside: Inside = _THIS_RUN,
+    inside: Inside = THIS_RUN,
 ) -> Stack[Connection]:
     entry = plan.looked_at
     return admin_stack(
@@ -273,12 +269,6 @@ def _name(configuration: Configuration) -> str:
         return identity.own_name(configuration.base)
     except InvalidConfiguration:  # an agent will tell, or the certificate is not there yet
         return "proxy"
-
-
-async def _serve_admin(nursery: trio.Nursery, stack: Stack[Connection], listeners: Sequence[Listener]) -> None:
-    # With a drain of its own, which never starts: it answers until the proxy has ended.
-    if listeners:
-        await nursery.start(lambda *, task_status: serve(stack, listeners, max_connections=64, task_status=task_status))
 
 
 def _addresses(listeners: Sequence[Listener]) -> tuple[AnyAddress, ...]:

@@ -20,7 +20,9 @@ from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.io.listen import SocketListener, open_listeners
 from linkerd_proxy.mesh.admin import admin as admin_stack
+from linkerd_proxy.mesh.admin import serve_admin
 from linkerd_proxy.mesh.identities import find_identity, own_name
+from linkerd_proxy.mesh.inside import THIS_RUN
 from linkerd_proxy.mesh.load import Argument, load_stack
 from linkerd_proxy.mesh.open_telemetry import otlp_metrics_from_environment
 from linkerd_proxy.mesh.readiness import follow_identity
@@ -148,10 +150,10 @@ async def _serve_here(
         view = admin_stack(
             drain, stack, ready=lambda: bool(readiness), shutdown=plan.shutdown, name=_shown_name(plan.identity)
         )
-        await _serve_admin(nursery, view, admin_listeners)
+        await serve_admin(nursery, view, admin_listeners)
         if identity is not None and tap_listeners:
-            await _serve_admin(nursery, tap_server(identity, *plan.tap_identities), tap_listeners)
-        async with _exporting(plan, _own_metrics), trio.open_nursery() as serving:
+            await serve_admin(nursery, tap_server(identity, *plan.tap_identities), tap_listeners)
+        async with _exporting(plan, THIS_RUN.metrics), trio.open_nursery() as serving:
             both = [*listeners, *outbound]
             await serving.start(lambda *, task_status: serve(stack, both, drain=drain, task_status=task_status))
             settle()
@@ -205,10 +207,10 @@ async def _serve_by_workers(
                     shutdown=plan.shutdown,
                     name=_shown_name(plan.identity),
                 )
-                await _serve_admin(nursery, view, admin_listeners)
+                await serve_admin(nursery, view, admin_listeners)
                 if identity is not None and tap_listeners:
                     tap = tap_server(identity, *plan.tap_identities, taps=workers.tapped)
-                    await _serve_admin(nursery, tap, tap_listeners)
+                    await serve_admin(nursery, tap, tap_listeners)
                 inbound = workers.addresses[: len(workers.addresses) - len(outbound)]
                 there = [one.address for one in outbound]
                 task_status.started(_serving(stack, inbound, there, admin_listeners, tap_listeners))
@@ -246,10 +248,6 @@ async def _exporting(plan: Plan, metrics: Callable[[], Awaitable[Registry]]) -> 
         yield
 
 
-async def _own_metrics() -> Registry:
-    return current_registry()
-
-
 async def _follow_workers(workers: Workers, readiness: Readiness) -> None:
     await workers.wait_certified()
     readiness.set_certified(True)  # from now on the workers tell, each for itself
@@ -260,12 +258,6 @@ def _arguments(plan: Plan, outbound: Sequence[AnyAddress]) -> dict[str, Argument
         return plan.arguments
     ports = sorted({one.port for one in outbound if isinstance(one, Address)})
     return plan.arguments | {"outbound_ports": list(map(str, ports))}
-
-
-async def _serve_admin(nursery: trio.Nursery, stack: Stack[Connection], listeners: Sequence[Listener]) -> None:
-    # With a drain of its own, which never starts: it answers until the proxy has ended.
-    if listeners:
-        await nursery.start(lambda *, task_status: serve(stack, listeners, max_connections=64, task_status=task_status))
 
 
 def _serving(

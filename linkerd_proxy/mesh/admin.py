@@ -9,16 +9,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import trio
+
 from linkerd_proxy.address import Address
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.message import Response
+from linkerd_proxy.core.serve import Listener, serve
 from linkerd_proxy.core.stack import Service, Stack, as_data
 from linkerd_proxy.core.work import Connection, Exchange
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.http.rescue import Rescue
 from linkerd_proxy.http.server import Http
 from linkerd_proxy.mesh.environment import shown_environment
-from linkerd_proxy.mesh.inside import Inside, ThisRun
+from linkerd_proxy.mesh.inside import THIS_RUN, Inside
 from linkerd_proxy.mesh.live_page import Live
 from linkerd_proxy.mesh.live_page import page as live_page
 from linkerd_proxy.mesh.log_level import shown_log_level
@@ -29,13 +32,13 @@ from linkerd_proxy.metrics.exposition import Exposition
 from linkerd_proxy.metrics.negotiation import CONTENT_TYPES, accepts_gzip, chosen_format
 from linkerd_proxy.metrics.registry import Registry
 
-__all__ = ["admin"]
+__all__ = ["admin", "serve_admin"]
 
 _TEXT = ("content-type", "text/plain; charset=utf-8")
 _JSON = ("content-type", "application/json")
 _READ = ("GET", "HEAD")
+_MAX_LOOKING = 64  # connections; own figure: scrapers, probes and a few people
 _LONGEST_LEVEL = 1024  # bytes of a PUT to /proxy-log-level
-_THIS_RUN = ThisRun()
 
 _Answer: TypeAlias = Callable[[Exchange], Awaitable[Response | None]]
 """Returns the response, or None if it has answered the exchange itself."""
@@ -59,7 +62,7 @@ def admin(
     registry: Callable[[], Awaitable[Registry]] | None = None,
     bounds: Bounds = Bounds(),  # noqa: B008  # frozen
     shutdown: bool = False,
-    inside: Inside = _THIS_RUN,
+    inside: Inside = THIS_RUN,
     name: str = "proxy",
 ) -> Stack[Connection]:
     """Return a stack that answers probes, scrapes and questions, under Linkerd's paths where Linkerd has them.
@@ -82,6 +85,17 @@ def admin(
     is for this host alone: the loopback or a Unix socket. Source: linkerd2-proxy, linkerd/app/admin/src/server.rs.
     """
     return Http() | Rescue() | _Admin(drain, config, ready, registry or inside.metrics, bounds, shutdown, inside, name)
+
+
+async def serve_admin(nursery: trio.Nursery, stack: Stack[Connection], listeners: Sequence[Listener]) -> None:
+    """Serve what looks into a proxy, :func:`admin` or a tap, in a task of ``nursery``; nothing without listeners.
+
+    It has a drain of its own, which never starts: it answers until the proxy has ended.
+    """
+    if listeners:
+        await nursery.start(
+            lambda *, task_status: serve(stack, listeners, max_connections=_MAX_LOOKING, task_status=task_status)
+        )
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from linkerd_proxy.core.message import Body
 from linkerd_proxy.mesh.log_level import apply_log_level
-from linkerd_proxy.mesh.log_stream import LogStream, open_log
+from linkerd_proxy.mesh.log_stream import LogStream, log_here
 from linkerd_proxy.mesh.observed import Observed, observed_here
 from linkerd_proxy.mesh.tap_stream import TapReader, TapWish, tap_here
 from linkerd_proxy.mesh.tasks import TaskTree
 from linkerd_proxy.metrics.registry import Registry, current_registry
 
-__all__ = ["Inside", "ThisRun"]
+__all__ = ["THIS_RUN", "Inside", "ThisRun"]
 
 
 class Inside(Protocol):
@@ -68,11 +67,13 @@ class ThisRun:
         """Look at its traffic inside the block."""
         return tap_here(wish)
 
-    @asynccontextmanager
-    async def logged(self, text: str) -> AsyncIterator[LogStream]:
+    def logged(self, text: str) -> AbstractAsyncContextManager[LogStream]:
         """Take its log's lines inside the block."""
-        with open_log(text) as stream:
-            yield stream
+        return log_here(text)
 
     def __repr__(self) -> str:
         return "ThisRun()"
+
+
+THIS_RUN: Inside = ThisRun()
+"""What is looked into where there are no workers."""

@@ -15,7 +15,7 @@ import trio
 from linkerd_proxy.core.message import Body, Response
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import Overloaded
-from linkerd_proxy.mesh.inside import ThisRun
+from linkerd_proxy.mesh.inside import THIS_RUN
 from linkerd_proxy.mesh.live import Watch
 from linkerd_proxy.mesh.observed import Observed
 from linkerd_proxy.metrics.registry import Registry
@@ -23,7 +23,6 @@ from linkerd_proxy.metrics.registry import Registry
 __all__ = ["Live", "page"]
 
 _INTERVAL = 1.0  # seconds between frames
-_THIS_RUN = ThisRun()
 _MAX_VIEWERS = 8  # own figure: each has all metrics added up once a second
 
 
@@ -39,7 +38,7 @@ class Live:
         self,
         name: str,
         registry: Callable[[], Awaitable[Registry]],
-        observed: Callable[[], Awaitable[Observed]] = _THIS_RUN.observed,
+        observed: Callable[[], Awaitable[Observed]] = THIS_RUN.observed,
     ) -> None:
         self._name = name
         self._registry = registry

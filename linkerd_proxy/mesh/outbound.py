@@ -91,7 +91,7 @@ def outbound(
 
 
 def _check(peers: Mapping[str, MeshPeer], services: Mapping[str, Resolve]) -> None:
-    both = set(map(parse_destination, peers)) & set(map(parse_destination, services))
+    known = set(map(parse_destination, services))
     for where in peers:
-        if parse_destination(where) in both:
+        if parse_destination(where) in known:
             raise InvalidConfiguration(f"outbound: {where} is a peer and a service: keep one of them")

@@ -11,8 +11,8 @@ import trio
 
 from linkerd_proxy.address import AnyAddress
 from linkerd_proxy.core.background import open_background, unwrapped
-from linkerd_proxy.core.serve import serve
 from linkerd_proxy.io.listen import open_listeners
+from linkerd_proxy.mesh.admin import serve_admin
 from linkerd_proxy.mesh.config.configuration import Configuration
 from linkerd_proxy.mesh.config.looking import TapServerEntry
 from linkerd_proxy.mesh.config.observing import OtlpMetricsEntry
@@ -71,10 +71,7 @@ async def tapped(configuration: Configuration, taps: OpenTaps = tap_here) -> Asy
         stack = tap_server(identity, *entry.allowed, taps=taps)
         listeners = await open_listeners(entry.address)
         async with open_background() as nursery:
-            # With a drain of its own, which never starts: it answers until the proxy has ended.
-            await nursery.start(
-                lambda *, task_status: serve(stack, listeners, max_connections=64, task_status=task_status)
-            )
+            await serve_admin(nursery, stack, listeners)
             yield tuple(listener.address for listener in listeners)
 
     async with _following(_Following("tap_server", configuration, wanted, during)) as addresses:
