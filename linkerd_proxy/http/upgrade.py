@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from linkerd_proxy.core.message import HttpVersion, Request, Response
+from linkerd_proxy.core.message import HttpVersion, Response
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange, Respond
 from linkerd_proxy.headers import Headers, RawHeaders
@@ -105,7 +105,7 @@ class Downgrade(Layer[Exchange, Exchange]):
         told = [value.decode("latin-1") for name, value in request.headers.raw if name == ORIG_PROTO]
         if not told:
             return await inner(work)
-        plain = _as(request, request.version, _without(request.headers.raw, ORIG_PROTO))
+        plain = request.replace(headers=Headers.of(_without(request.headers.raw, ORIG_PROTO)))
         tls = work.connection.tls
         version, absolute = _told(told) if tls is not None and tls.peer_identity is not None else (None, False)
         if version is None or request.version != "2" or request.wants_tunnel:
@@ -145,20 +145,6 @@ def _told(values: list[str]) -> tuple[HttpVersion | None, bool]:
 
 def _without(raw: RawHeaders, name: bytes) -> RawHeaders:
     return [field for field in raw if field[0] != name]
-
-
-def _as(request: Request, version: HttpVersion, raw: RawHeaders) -> Request:
-    return Request(
-        request.method,
-        request.path,
-        Headers.of(raw),
-        request.body,
-        authority=request.authority,
-        scheme=request.scheme,
-        version=version,
-        upgrade=request.upgrade,
-        absolute_form=request.absolute_form,
-    )
 
 
 def _with(response: Response, raw: RawHeaders, version: HttpVersion) -> Response:

@@ -19,7 +19,7 @@ from linkerd_proxy.mesh.config.observing import AccessLogEntry, OtlpMetricsEntry
 from linkerd_proxy.mesh.config.words import Where
 from linkerd_proxy.mesh.identities import PREFIX, find_identity, own_name
 from linkerd_proxy.mesh.log_level import parse_log_level
-from linkerd_proxy.names import problem_of
+from linkerd_proxy.names import check_identity
 from linkerd_proxy.tls.identity import Identity
 
 __all__ = ["IdentityEntry", "ProxyDocument"]
@@ -41,8 +41,7 @@ class CertifyEntry:
     """The file of what proves to the authority who asks."""
 
     def __post_init__(self) -> None:
-        if problem := problem_of(self.name):
-            raise InvalidConfiguration(f"{self.name!r} is no identity: {problem}")
+        check_identity(self.name, repr(self.name))
         here = not isinstance(self.address, Address) or self.address.is_loopback
         if self.server_name is None and not here:
             raise InvalidConfiguration(f"{self.address} is on another host: say in server_name what it proves to be")

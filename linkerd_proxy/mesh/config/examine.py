@@ -24,7 +24,7 @@ from linkerd_proxy.mesh.config.listeners import TlsEntry
 from linkerd_proxy.mesh.config.observing import OtlpMetricsEntry, TraceEntry
 from linkerd_proxy.mesh.config.peers import GatewayEntry
 from linkerd_proxy.mesh.config.read import structure
-from linkerd_proxy.mesh.config.references import unused_backends, walk
+from linkerd_proxy.mesh.config.references import addresses, entries, unused_backends, walk
 from linkerd_proxy.mesh.config.regex import nests_repetitions
 from linkerd_proxy.mesh.config.web import web_context
 
@@ -113,11 +113,6 @@ def _part(node: Node, kind: type[T]) -> T | None:
         return None
 
 
-def _entries(root: Node, key: str) -> dict[str, Node]:
-    found = root.value.get(key) if isinstance(root.value, dict) else None
-    return found.value if found is not None and isinstance(found.value, dict) else {}
-
-
 def _of_identity(root: Node, base: Path, now: datetime) -> Iterator[Finding]:
     node = root.value.get("identity") if isinstance(root.value, dict) else None
     entry = None if node is None else _part(node, IdentityEntry)
@@ -144,7 +139,7 @@ def _text(path: Path) -> tuple[str, bytes]:
 
 
 def _of_certificates(root: Node, base: Path, now: datetime) -> Iterator[Finding]:
-    for name, listener in _entries(root, "listeners").items():
+    for name, listener in entries(root, "listeners").items():
         node = listener.value.get("tls") if isinstance(listener.value, dict) else None
         entry = None if node is None else _part(node, TlsEntry)
         if node is None or entry is None or entry.certificate is None:
@@ -177,11 +172,11 @@ def _of_files(root: Node, base: Path) -> Iterator[Finding]:
     from linkerd_proxy.discover.file import EndpointsDocument
     from linkerd_proxy.document.load import load
 
-    log = _entries(root, "access_log").get("to")
+    log = entries(root, "access_log").get("to")
     if log is not None and isinstance(log.value, str) and not (base / log.value).parent.is_dir():
         text = f"there is no directory {(base / log.value).parent}: make it, or name another file"
         yield Finding("error", log.line, "access_log.to", text)
-    for name, backend in _entries(root, "backends").items():
+    for name, backend in entries(root, "backends").items():
         node = backend.value.get("file") if isinstance(backend.value, dict) else None
         entry = None if node is None else _part(node, _FILE)
         if node is None or entry is None:
@@ -195,7 +190,7 @@ def _of_files(root: Node, base: Path) -> Iterator[Finding]:
 
 def _of_extras(root: Node, base: Path) -> Iterator[Finding]:
     """Tell of libraries that backends need and that are not installed, and of roots that can't be read."""
-    for name, backend in _entries(root, "backends").items():
+    for name, backend in entries(root, "backends").items():
         keys = backend.value if isinstance(backend.value, dict) else {}
         for key, (library, extra) in _EXTRAS.items():
             if key in keys and find_spec(library) is None:
@@ -226,7 +221,7 @@ def _of_gateways(root: Node, base: Path) -> Iterator[Finding]:
     identity = None if node is None else _part(node, IdentityEntry)
     if identity is None or identity.directory is not None:  # what is wrong there was told
         return
-    for name, listener in _entries(root, "listeners").items():
+    for name, listener in entries(root, "listeners").items():
         gateway = listener.value.get("gateway") if isinstance(listener.value, dict) else None
         entry = None if gateway is None else _part(gateway, GatewayEntry)
         if gateway is not None and entry is not None and entry.name is None:
@@ -268,23 +263,14 @@ def _of_weights(root: Node) -> Iterator[Finding]:
 
 async def _of_ports(root: Node) -> list[Finding]:
     findings: list[Finding] = []
-    for path, node in _addresses(root):
+    for path, node in addresses(root):
         try:
-            for socket in await open_listeners(parse_address(str(node.value))):
+            address = parse_address(str(node.value))
+        except InvalidConfiguration:
+            continue  # told already
+        try:
+            for socket in await open_listeners(address):
                 socket.close()
-        except InvalidConfiguration as error:  # what is no address was told already
-            if "cannot listen on" in str(error):
-                findings.append(Finding("error", node.line, path, str(error)))
+        except InvalidConfiguration as error:
+            findings.append(Finding("error", node.line, path, str(error)))
     return findings
-
-
-def _addresses(root: Node) -> Iterator[tuple[str, Node]]:
-    """Yield where a document says to listen, and the path of that."""
-    told = root.value if isinstance(root.value, dict) else {}
-    places = [(f"listeners.{name}", listener) for name, listener in _entries(root, "listeners").items()]
-    places += [(key, told[key]) for key in ("admin", "tap_server") if key in told]
-    for path, node in places:
-        inside = node.value.get("address") if isinstance(node.value, dict) else None
-        found, where = (inside, f"{path}.address") if inside is not None else (node, path)
-        if isinstance(found.value, str | int) and not isinstance(found.value, bool):
-            yield where, found

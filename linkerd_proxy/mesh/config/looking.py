@@ -9,7 +9,7 @@ from linkerd_proxy.address import Address
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.mesh.config.words import Where
 from linkerd_proxy.metrics.bounds import Bounds
-from linkerd_proxy.names import problem_of
+from linkerd_proxy.names import check_identity
 
 __all__ = ["AdminEntry", "TapServerEntry"]
 
@@ -50,5 +50,4 @@ class TapServerEntry:
         if not self.allowed:
             raise InvalidConfiguration("tap_server lets nobody look: name the identities that may, or leave it out")
         for name in self.allowed:
-            if problem := problem_of(name):
-                raise InvalidConfiguration(f"nobody can prove {name!r}: {problem}")
+            check_identity(name, repr(name))

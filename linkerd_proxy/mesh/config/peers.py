@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 from linkerd_proxy.document.shape import Duration, Range
 from linkerd_proxy.errors import InvalidConfiguration
 from linkerd_proxy.mesh.peer import MeshPeer
-from linkerd_proxy.names import problem_of
+from linkerd_proxy.names import check_identity
 from linkerd_proxy.tcp.destinations import parse_destination
 
 __all__ = ["GatewayEntry", "MeshPeerEntry", "Peers", "mesh_peers"]
@@ -42,8 +42,7 @@ def mesh_peers(peers: Peers) -> dict[str, MeshPeer]:
         if other != where:
             raise InvalidConfiguration(f"the peers {other!r} and {where!r} are the same: keep one")
         entry = MeshPeerEntry(identity=peer) if isinstance(peer, str) else peer
-        if problem := problem_of(entry.identity):
-            raise InvalidConfiguration(f"the peer {where} can't prove {entry.identity!r}: {problem}")
+        check_identity(entry.identity, f"{entry.identity!r} of the peer {where}")
         found[where] = MeshPeer(entry.identity, entry.tagged_port)
     return found
 
@@ -71,6 +70,6 @@ class GatewayEntry:
             raise InvalidConfiguration("a gateway without suffixes leads nowhere: name the domains that it leads to")
         if not self.connect_timeout > 0:
             raise InvalidConfiguration("connect_timeout: 0s never connects: give more")
-        if self.name is not None and (problem := problem_of(self.name)):
-            raise InvalidConfiguration(f"{self.name!r} is no identity: {problem}")
+        if self.name is not None:
+            check_identity(self.name, repr(self.name))
         mesh_peers(self.peers)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Protocol, TypeVar
 
 from linkerd_proxy.core.message import Request
 from linkerd_proxy.core.stack import Layer, Stack
@@ -42,8 +42,30 @@ __all__ = [
     "StatusRangeEntry",
 ]
 
+S = TypeVar("S")
+
 _METHODS = (*IDEMPOTENT, "PATCH", "POST")
 _GRPC = "unavailable,unknown,internal,data-loss"  # failures of the server's that another try may spare
+
+
+class _Valued(Protocol[S]):
+    def value(self) -> Condition[S]: ...
+
+
+def _combined(
+    parts: list[Condition[S]],
+    all_of: Sequence[_Valued[S]] | None,
+    any_of: Sequence[_Valued[S]] | None,
+    not_: _Valued[S] | None,
+) -> Condition[S]:
+    """Return the one condition that a mapping's keys make together."""
+    if all_of is not None:
+        parts.append(AllOf([one.value() for one in all_of]))
+    if any_of is not None:
+        parts.append(AnyOf([one.value() for one in any_of]))
+    if not_ is not None:
+        parts.append(Not(not_.value()))
+    return parts[0] if len(parts) == 1 else AllOf(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +93,7 @@ class ConditionEntry:
             parts.append(PathMatches(Regex(self.path_regex)))
         if self.method is not None:
             parts.append(MethodIs(self.method))
-        if self.all is not None:
-            parts.append(AllOf([one.value() for one in self.all]))
-        if self.any is not None:
-            parts.append(AnyOf([one.value() for one in self.any]))
-        if self.not_ is not None:
-            parts.append(Not(self.not_.value()))
-        return parts[0] if len(parts) == 1 else AllOf(parts)
+        return _combined(parts, self.all, self.any, self.not_)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,13 +131,7 @@ class ResponseConditionEntry:
         parts: list[Condition[int]] = []
         if self.status is not None:
             parts.append(self.status.value())
-        if self.all is not None:
-            parts.append(AllOf([one.value() for one in self.all]))
-        if self.any is not None:
-            parts.append(AnyOf([one.value() for one in self.any]))
-        if self.not_ is not None:
-            parts.append(Not(self.not_.value()))
-        return parts[0] if len(parts) == 1 else AllOf(parts)
+        return _combined(parts, self.all, self.any, self.not_)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

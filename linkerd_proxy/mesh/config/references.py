@@ -10,7 +10,7 @@ from difflib import get_close_matches
 
 from linkerd_proxy.document.tree import Node, Problem
 
-__all__ = ["reference_problems", "unused_backends", "walk"]
+__all__ = ["addresses", "entries", "reference_problems", "unused_backends", "walk"]
 
 
 _LEADING = frozenset({"first_available", "dst_overrides"})
@@ -35,7 +35,7 @@ def walk(node: Node, path: str = "") -> Iterator[tuple[str, str, Node]]:
 
 def reference_problems(root: Node) -> list[Problem]:
     """Return what is wrong between the parts of a document."""
-    backends = _entries(root, "backends")
+    backends = entries(root, "backends")
     problems = [
         Problem(line, path, f"there is no backend {name!r}{_remedy(name, list(backends))}")
         for path, line, name in _references(root)
@@ -55,14 +55,27 @@ def unused_backends(root: Node) -> list[Problem]:
     lines = {} if backends is None else backends.key_lines
     return [
         Problem(lines.get(name, node.line), f"backends.{name}", "nothing refers to it: use it, or remove it")
-        for name, node in _entries(root, "backends").items()
+        for name, node in entries(root, "backends").items()
         if name not in used
     ]
 
 
-def _entries(root: Node, key: str) -> dict[str, Node]:
+def entries(root: Node, key: str) -> dict[str, Node]:
+    """Return what stands under a key of the document, by its own keys; nothing if that is no mapping."""
     found = root.value.get(key) if isinstance(root.value, dict) else None
     return found.value if found is not None and isinstance(found.value, dict) else {}
+
+
+def addresses(root: Node) -> Iterator[tuple[str, Node]]:
+    """Yield where a document says to listen, and the path of that."""
+    keys = root.value if isinstance(root.value, dict) else {}
+    places = [(f"listeners.{name}", listener) for name, listener in entries(root, "listeners").items()]
+    places += [(key, keys[key]) for key in ("admin", "tap_server") if key in keys]
+    for path, node in places:
+        inside = node.value.get("address") if isinstance(node.value, dict) else None
+        found, where = (inside, f"{path}.address") if inside is not None else (node, path)
+        if isinstance(found.value, str | int) and not isinstance(found.value, bool):
+            yield where, found
 
 
 def _references(node: Node, path: str = "") -> Iterator[tuple[str, int, str]]:
@@ -87,19 +100,13 @@ def _remedy(name: str, known: list[str]) -> str:
 
 def _doubled_listeners(root: Node) -> Iterator[Problem]:
     """Find listeners with one address, the proxy's own among them; port 0 is another one each time."""
-    keys = root.value if isinstance(root.value, dict) else {}
-    entries = {f"listeners.{name}": entry for name, entry in _entries(root, "listeners").items()}
-    entries |= {name: keys[name] for name in ("admin", "tap_server") if name in keys}
     seen: dict[str, str] = {}
-    for path, entry in entries.items():
-        address = entry.value.get("address") if isinstance(entry.value, dict) else entry
-        if address is None or not isinstance(address.value, (str, int)):
-            continue
+    for path, address in addresses(root):
         text = str(address.value)
         if text in seen and not text.endswith(":0"):
             problem = f"{seen[text]} listens on {text} already: give another port, or merge the two"
-            yield Problem(address.line, path if address is entry else f"{path}.address", problem)
-        seen.setdefault(text, path)
+            yield Problem(address.line, path, problem)
+        seen.setdefault(text, path.removesuffix(".address"))
 
 
 def _circles(root: Node, backends: dict[str, Node]) -> Iterator[Problem]:
@@ -162,7 +169,7 @@ def _missing_identity(root: Node, backends: dict[str, Node]) -> Iterator[Problem
     if not isinstance(root.value, dict) or "identity" in root.value:
         return
     remedy = "give the proxy one under the key identity"
-    for name, entry in _entries(root, "listeners").items():
+    for name, entry in entries(root, "listeners").items():
         tls = entry.value.get("tls") if isinstance(entry.value, dict) else None
         if tls is not None and isinstance(tls.value, dict) and "certificate" not in tls.value:
             text = f"TLS without a certificate ends by the proxy's identity, and it has none: {remedy}"
