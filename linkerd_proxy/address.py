@@ -19,6 +19,7 @@ __all__ = [
     "is_under",
     "parse_address",
     "parse_target",
+    "split_authority",
 ]
 
 # RFC 1123 names of at most 253 octets, labels of at most 63; underscores occur in practice (SRV, Compose).
@@ -113,6 +114,14 @@ def check_target(address: AnyAddress) -> None:
     """
     if isinstance(address, Address) and not address.port:
         raise InvalidConfiguration(f"'{address}' can't be reached: port 0 is none; give the port that is listened on")
+
+
+def split_authority(authority: str) -> tuple[str, str]:
+    """Return host and port of ``host[:port]``; the port is empty where there is none, IPv6 keeps its brackets."""
+    host, colon, port = authority.rpartition(":")
+    if not colon or "]" in port:
+        return authority, ""
+    return host, port
 
 
 def _split(text: str) -> tuple[str, str | None]:

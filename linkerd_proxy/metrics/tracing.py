@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import trio
 
-from linkerd_proxy.address import Address, AnyAddress
+from linkerd_proxy.address import Address, AnyAddress, split_authority
 from linkerd_proxy.core.classify import classify, grpc_status_of
 from linkerd_proxy.core.codes import CANCEL, code_in, code_of
 from linkerd_proxy.core.message import Request, Response
@@ -194,7 +194,7 @@ def _request_attributes(exchange: Exchange) -> dict[str, Attribute]:
 
 
 def _host_and_port(authority: str) -> tuple[str, str]:
-    host, _, port = authority.rpartition(":")
+    host, port = split_authority(authority)
     return (host, port) if host and _PORT.fullmatch(port) else (authority, "")
 
 

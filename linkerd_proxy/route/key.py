@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from linkerd_proxy.address import split_authority
 from linkerd_proxy.errors import InvalidConfiguration
 
-__all__ = ["Key", "check_target", "parse_host", "parse_key", "parse_path", "split_authority"]
+__all__ = ["Key", "check_target", "parse_host", "parse_key", "parse_path"]
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
 _HOST = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\]")
@@ -76,11 +77,3 @@ def parse_host(host: str, text: str) -> str:
             f"{text!r} is no route: {name!r} is no host; write '/prefix', 'host/prefix' or '*.example.com/prefix'"
         )
     return host if port else name
-
-
-def split_authority(authority: str) -> tuple[str, str]:
-    """Return host and port of ``host[:port]``; the port is empty where there is none, IPv6 keeps its brackets."""
-    host, colon, port = authority.rpartition(":")
-    if not colon or "]" in port:
-        return authority, ""
-    return host, port

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from linkerd_proxy.address import split_authority
 from linkerd_proxy.core.message import Request, Response
 from linkerd_proxy.core.stack import Layer, Service
 from linkerd_proxy.core.work import Exchange
 from linkerd_proxy.errors import BadRequest, InvalidConfiguration
-from linkerd_proxy.route.key import check_target, parse_host, split_authority
+from linkerd_proxy.route.key import check_target, parse_host
 
 __all__ = ["PathFilter", "Redirect", "ReplacePrefix", "Rewrite"]
 

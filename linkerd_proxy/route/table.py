@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl
 
 from typing_extensions import TypeVar
 
+from linkerd_proxy.address import split_authority
 from linkerd_proxy.core.message import Request
-from linkerd_proxy.route.key import split_authority
 from linkerd_proxy.route.match import Exact, GrpcMatch, Match, Prefix, Regex
 
 __all__ = ["AnyMatch", "Table"]

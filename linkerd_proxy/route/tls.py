@@ -10,11 +10,12 @@ from typing import Any
 
 import trio
 
+from linkerd_proxy.address import split_authority
 from linkerd_proxy.core.stack import Service, Stack, opened
 from linkerd_proxy.core.work import Connection
 from linkerd_proxy.errors import DetectTimeout, InvalidConfiguration, NoRoute
 from linkerd_proxy.io.hear import Heard, hear
-from linkerd_proxy.route.key import parse_host, split_authority
+from linkerd_proxy.route.key import parse_host
 
 __all__ = ["TlsRoute"]
 

@@ -8,13 +8,13 @@ from contextlib import suppress
 
 from hypothesis import strategies as st
 
-from linkerd_proxy.address import parse_address
+from linkerd_proxy.address import parse_address, split_authority
 from linkerd_proxy.core.message import Request
 from linkerd_proxy.detect.sniff import MAX_BYTES, PREFACE, Sniffer
 from linkerd_proxy.errors import BadRequest, InvalidConfiguration
 from linkerd_proxy.io.client_hello import ClientHello, ClientHelloReader
 from linkerd_proxy.io.proxy_protocol import NotProxied, encode_v1, encode_v2, parse_header
-from linkerd_proxy.route.key import Key, parse_key, split_authority
+from linkerd_proxy.route.key import Key, parse_key
 from linkerd_proxy.route.match import Match
 from linkerd_proxy.route.table import Table
 from tests.fuzz.budget import fuzz
