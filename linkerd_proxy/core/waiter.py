@@ -24,8 +24,10 @@ class Waiter:
         self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def wake(self) -> None:
-        """Wake the task that waits, if there is one."""
-        if self._task is not None:
-            task, self._task = self._task, None
-            trio.lowlevel.reschedule(task)
+    def wake(self) -> bool:
+        """Wake the task that waits, and return whether there was one."""
+        if self._task is None:
+            return False
+        task, self._task = self._task, None
+        trio.lowlevel.reschedule(task)
+        return True

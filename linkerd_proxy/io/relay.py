@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 import trio
 
+from linkerd_proxy.core.waiter import Waiter
 from linkerd_proxy.errors import IdleTimeout
 from linkerd_proxy.io.flow import Flow
 from linkerd_proxy.io.pumps import Pump, run_pumps
@@ -138,7 +139,7 @@ async def _pumped(
 class _Pair:
     """Two sockets that the reactor copies into each other, and the task that sleeps meanwhile."""
 
-    __slots__ = ("_task", "backward", "ended", "error", "first", "forward", "progress", "reactor", "second")
+    __slots__ = ("_sleeper", "backward", "ended", "error", "first", "forward", "progress", "reactor", "second")
 
     def __init__(self, reactor: Reactor, first: SocketStream, second: SocketStream, progress: Relayed) -> None:
         self.reactor = reactor
@@ -150,7 +151,7 @@ class _Pair:
         progress.forward, progress.backward = self.forward, self.backward
         self.ended = 0
         self.error: Exception | None = None
-        self._task: trio.lowlevel.Task | None = None
+        self._sleeper = Waiter()
 
     async def run(self, half_open: float) -> None:
         if not self.first.lend(self._handler(self.forward, self.backward), self._on_closed):
@@ -172,28 +173,18 @@ class _Pair:
         await trio.lowlevel.checkpoint()
         while self.running:
             if not self.ended:
-                await self._sleep()
+                await self._sleeper.wait()
                 continue
             before = self.forward.moved + self.backward.moved
             with trio.move_on_after(half_open) as scope:
-                await self._sleep()
+                await self._sleeper.wait()
             if scope.cancelled_caught and before == self.forward.moved + self.backward.moved:
                 raise IdleTimeout("a half-closed connection was idle", waited=half_open)
         if self.error is not None:
             raise self.error
 
-    async def _sleep(self) -> None:
-        self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._stop_sleeping)
-
-    def _stop_sleeping(self, _raise_cancel: object) -> trio.lowlevel.Abort:
-        self._task = None
-        return trio.lowlevel.Abort.SUCCEEDED
-
     def _wake(self) -> None:
-        if self._task is not None:
-            trio.lowlevel.reschedule(self._task)
-            self._task = None
+        if self._sleeper.wake():
             self.reactor.woke = True
 
     def _handler(self, leaving: Flow, arriving: Flow) -> Handler:
