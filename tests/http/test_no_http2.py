@@ -1,32 +1,21 @@
 """An upstream that speaks HTTP/1 alone is asked in HTTP/1, whatever the client speaks."""
 
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-
 import pytest
 import trio
 import trio.testing
 
 from linkerd_proxy.core.message import Body, Request, Whole
-from linkerd_proxy.core.stack import Service, Stack, opened
+from linkerd_proxy.core.stack import opened
 from linkerd_proxy.core.work import Dial
 from linkerd_proxy.http.client import Client
 from linkerd_proxy.http.no_http2 import SpeaksNoHttp2
 from linkerd_proxy.testing import call, memory_connection
+from tests.http.between import Leaf
 
 OLD_SERVERS = {
     "by a status": b"HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
     "by a page": b"<!DOCTYPE HTML>\n<html><body>Error code: 400</body></html>",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf(Stack[Dial]):
-    service: Service[Dial]
-
-    @asynccontextmanager
-    async def open(self):
-        yield self.service
 
 
 class Old:

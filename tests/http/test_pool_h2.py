@@ -1,28 +1,19 @@
 """The pool of HTTP/2 connections: one that ends says nothing about the one that is being dialled."""
 
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import trio
 import trio.testing
 
 from linkerd_proxy.core.drain import Drain
 from linkerd_proxy.core.message import Request, Response
-from linkerd_proxy.core.stack import Service, Stack, opened
+from linkerd_proxy.core.stack import opened
 from linkerd_proxy.core.work import Dial
 from linkerd_proxy.http.client import Client
 from linkerd_proxy.http.handler import handler
 from linkerd_proxy.http.server import Http
 from linkerd_proxy.testing import call, memory_connection
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf(Stack[Dial]):
-    service: Service[Dial]
-
-    @asynccontextmanager
-    async def open(self):
-        yield self.service
+from tests.http.between import Leaf
 
 
 async def test_a_connection_that_ends_while_the_next_is_dialled_fails_nobody(autojump_clock):
